@@ -1,0 +1,35 @@
+# A virtual environment with the pinned packages is made on first use and whenever the pins change.
+VENV = .venv
+ARGS =
+PYTHON = $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format clean venv rendering
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed 3 ..."
+	"$(PYTHON)" run.py --variant bird --task dmc_cartpole_swingup \
+	  $$(nvidia-smi -L >/dev/null 2>&1 || echo --configs cpu) $(ARGS)
+
+test: rendering ## run the tests
+	"$(PYTHON)" -m pytest $(ARGS)
+
+lint: venv ## check format and style
+	"$(PYTHON)" -m ruff format --check .
+	"$(PYTHON)" -m ruff check .
+
+format: venv ## format the code and mend what can be mended
+	"$(PYTHON)" -m ruff format .
+	"$(PYTHON)" -m ruff check --fix .
+
+clean: ## remove the virtual environment, caches and build outputs, not logdir
+	rm -rf .venv .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@tools/ensure_venv.sh "$(VENV)"
+
+rendering: venv
+	@tools/ensure_rendering.sh "$(PYTHON)"

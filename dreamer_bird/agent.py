@@ -1,0 +1,200 @@
+"""The agent: acts with `policy`, learns with `train_step`."""
+
+import tensorflow as tf
+
+from dreamer_bird import seeds
+from dreamer_bird.config import Config
+from dreamer_bird.distributions import normal_noise
+from dreamer_bird.networks import ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
+from dreamer_bird.objectives import OBJECTIVES, Imagined, actor_value_losses
+from dreamer_bird.optimizer import Optimizer
+from dreamer_bird.rssm import RSSM, State
+from dreamer_bird.world_model import Batch, WorldModel
+
+IMAGE_SHAPE = (64, 64, 3)
+DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
+
+PolicyState = tuple[State, tf.Tensor]  # latent state and the action that followed it
+
+
+class Agent(tf.Module):
+    """World model, actor and value, and how they learn."""
+
+    def __init__(self, config: Config, action_size: int):
+        """Build all networks, with weights that depend on `config.seed` alone."""
+        super().__init__("agent")
+        self._config = config
+        self._action_size = action_size
+        tf.random.set_seed(seeds.integer(config.seed, "weights"))
+        dtype = DTYPES[config.precision]
+        model, actor, value = config.model, config.actor, config.value
+        self.world_model = WorldModel(
+            ConvEncoder(model.depth, dtype=dtype),
+            RSSM(model.stoch, model.deter, model.hidden, dtype=dtype),
+            ConvDecoder(model.depth, shape=IMAGE_SHAPE, dtype=dtype),
+            DenseDecoder((), model.reward_layers, model.units, dtype=dtype, name="reward"),
+            DenseDecoder((), 3, model.units, "binary", dtype=dtype, name="discount")
+            if model.discount_head
+            else None,
+            config.objective.discount,
+        )
+        self.actor = ActionDecoder(
+            action_size,
+            actor.layers,
+            actor.units,
+            init_std=actor.init_std,
+            min_std=actor.min_std,
+            mean_scale=actor.mean_scale,
+            dtype=dtype,
+        )
+        self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
+        self._build()
+        scaling = dtype == tf.float16
+        self.optimizers = {
+            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name)
+            for name, part, section in (
+                ("model", self.world_model, model),
+                ("actor", self.actor, actor),
+                ("value", self.value, value),
+            )
+        }
+
+    def initial(self, batch_size: int) -> PolicyState:
+        """Return the policy's state before the first step of an episode, `[B, ...]`."""
+        action = tf.zeros([batch_size, self._action_size])
+        return self.world_model.rssm.initial(batch_size), action
+
+    @tf.function(reduce_retracing=True)
+    def policy(
+        self, image: tf.Tensor, state: PolicyState, seed: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, PolicyState]:
+        """Act on images `[B, 64, 64, 3]`, uint8.
+
+        Returns actions `[B, A]` in [-1, 1], sampled and with exploration noise if `training`, else
+        the mode of the policy, and the state to pass with the next images.
+        """
+        latent_seed, action_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+        latent, action = state
+        embed = self.world_model.encoder({"image": scale_image(image)})
+        latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
+        dist = self.actor(self.world_model.rssm.get_feat(latent))
+        if training:
+            action = dist.sample(action_seed)
+            noise = self._config.train.expl_amount * normal_noise(tf.shape(action), noise_seed)
+            action = tf.clip_by_value(action + noise, -1, 1)
+        else:
+            action = dist.mode(action_seed)
+        return action, (latent, action)
+
+    @tf.function
+    def train_step(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Update world model, actor and value once (Algorithm 1) and return metrics, scalars.
+
+        Args:
+            batch: `image` `[B, T, 64, 64, 3]` uint8, `action` `[B, T, A]`, `reward` and `discount`
+                `[B, T]`; `action[:, t]` led to `image[:, t]`, and `reward[:, t]` came with it.
+            seed: of all samples, `[2]`.
+        """
+        model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
+        batch = {**batch, "image": scale_image(batch["image"])}
+        with tf.GradientTape(persistent=True) as tape:
+            losses, metrics, post = self._model_loss(batch, model_seed)
+            start = {key: tf.stop_gradient(merge_time(value)) for key, value in post.items()}
+            behaviour_losses, behaviour_metrics = self._behaviour_losses(start, imagine_seed)
+            losses |= behaviour_losses
+            scaled = {key: self.optimizers[key].scale(loss) for key, loss in losses.items()}
+        metrics |= behaviour_metrics
+
+        # All gradients are of the same weights: no part sees another's update of this step.
+        gradients = {
+            key: tape.gradient(loss, self.optimizers[key].variables_)
+            for key, loss in scaled.items()
+        }
+        skipped = []
+        for key, optimizer in self.optimizers.items():
+            norm, applied = optimizer.apply(gradients[key], losses[key])
+            metrics[f"{key}_loss"] = losses[key]
+            metrics[f"{key}_grad_norm"] = norm
+            skipped.append(tf.cast(~applied, tf.float32))
+        return metrics | {"skipped_updates": tf.reduce_max(skipped)}
+
+    @tf.function
+    def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
+        """Return truth, open-loop prediction and error side by side, `[B, T, 64, 192, 3]` uint8."""
+        truth = scale_image(batch["image"])
+        model = self.world_model.predict({**batch, "image": truth}, context, seed)
+        error = (model - truth) / 2
+        video = tf.concat([truth, model, error], 3)
+        return tf.cast(tf.clip_by_value(255 * (video + 0.5), 0, 255), tf.uint8)
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
+        model = self.world_model
+        parts = [model.encoder, model.rssm, model.decoder, model.reward, self.actor, self.value]
+        parts += [model.discount] if model.discount else []
+        weights = {
+            f"{part.name}/{variable.name.removesuffix(':0')}": variable
+            for part in parts
+            for variable in part.trainable_variables
+        }
+        names = {variable.ref(): name for name, variable in weights.items()}
+        for key, optimizer in self.optimizers.items():
+            slots = optimizer.named_variables(names)
+            weights |= {f"{key}_optimizer/{name}": slot for name, slot in slots.items()}
+        return weights
+
+    def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[dict, dict, State]:
+        section = self._config.model
+        loss, post, metrics = self.world_model.loss(
+            batch, seed, section.free_nats, section.kl_scale, section.discount_scale
+        )
+        return {"model": loss}, metrics, post
+
+    def _behaviour_losses(self, start: State, seed: tf.Tensor) -> tuple[dict, dict]:
+        section = self._config.objective
+        states, entropies = self.world_model.imagine(self.actor, start, section.horizon, seed)
+        feat = self.world_model.rssm.get_feat(states)
+        imagined = Imagined(
+            reward=self.world_model.reward(feat).mode(),
+            value=self.value(feat).mode(),
+            discount=self.world_model.discounts(feat),
+            entropy=entropies[section.entropy],
+            log_prob=self.world_model.log_prob(states),
+        )
+        objective = OBJECTIVES[self._config.variant]
+        terms = objective(imagined, section.alpha, section.confidence_clip)
+        actor_loss, value_loss = actor_value_losses(
+            imagined, terms, section["lambda"], section.weight_value_loss
+        )
+        metrics = {
+            "action_ent": tf.reduce_mean(entropies["tanh"][0]),
+            "policy_entropy": tf.reduce_mean(imagined.entropy[0]),
+            "imagined_reward": tf.reduce_mean(imagined.reward),
+            "imagined_value": tf.reduce_mean(imagined.value),
+            "confidence_mean": tf.reduce_mean(terms.weight),
+            "confidence_std": tf.math.reduce_std(terms.weight),
+            "confidence_min": tf.reduce_min(terms.weight),
+            "confidence_max": tf.reduce_max(terms.weight),
+        }
+        return {"actor": actor_loss, "value": value_loss}, metrics
+
+    def _build(self) -> None:
+        """Create all weights by one pass over an empty batch, so that nothing is created later."""
+        action = tf.zeros([1, 2, self._action_size])
+        image = tf.zeros([1, 2, *IMAGE_SHAPE])
+        scalar = tf.zeros([1, 2])
+        batch = {"image": image, "action": action, "reward": scalar, "discount": scalar}
+        feat_size = self._config.model.stoch + self._config.model.deter
+        self.actor(tf.zeros([1, feat_size]))
+        self.value(tf.zeros([1, feat_size]))
+        self._model_loss(batch, tf.zeros([2], tf.int32))
+
+
+def scale_image(image: tf.Tensor) -> tf.Tensor:
+    """Return uint8 images as float32 in [-0.5, 0.5]."""
+    return tf.cast(image, tf.float32) / 255 - 0.5
+
+
+def merge_time(x: tf.Tensor) -> tf.Tensor:
+    """Merge batch and time, `[B, T, ...] -> [B * T, ...]`."""
+    return tf.reshape(x, [-1, *x.shape[2:]])

@@ -1,0 +1,173 @@
+"""The command line: commands, flags and help; TensorFlow is imported when a run starts."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+
+from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
+from dreamer_bird.envs import TASKS
+from dreamer_bird.errors import ConfigError, RunError, nearest
+
+
+class Command(NamedTuple):
+    """What the first word of the command line may select."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; errors the user can cause become one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except RunError as error:
+        print(f"{_program()}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130  # as shells report a process that was interrupted
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split ``--name value``, ``--name=value`` and ``--configs a b`` into flags and presets.
+
+    ConfigError names a flag that does not exist or that lacks its value.
+    """
+    flags, presets, words = {}, [], list(arguments)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        name = flag.lstrip("-")
+        if not flag.startswith("-"):
+            raise ConfigError(f"unexpected {flag}: flags are written --name value")
+        if flag != f"--{name}" or name not in (*RULES, "configs"):
+            known = (*RULES, "configs", "help", "version")
+            raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
+        values = [value] if equals else []
+        while words and not words[0].startswith("--") and (name == "configs" or not values):
+            values.append(words.pop(0))
+        if not values:
+            raise ConfigError(f"--{name}: needs a value")
+        if name == "configs":
+            presets += ",".join(values).split(",")
+        else:
+            flags[name] = values[0]
+    return flags, presets
+
+
+def check_logdir(logdir: str | Path) -> None:
+    """Refuse a logdir that cannot be created or written, with ConfigError; create nothing."""
+    existing = Path(logdir).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigError(f"--logdir {logdir}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--logdir {logdir}: no permission to write in {existing}")
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "--version" in arguments:
+        from dreamer_bird import __version__
+
+        print(f"dreamer-bird {__version__}")
+        return 0
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments.pop(0) if named else "train"
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name}: {nearest(name, COMMANDS)}")
+    return COMMANDS[name].run(arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print("\n".join(_help()))
+        return 0
+    config = load(*parse_flags(arguments))
+    check_logdir(config.logdir)
+    with _quiet_import():
+        from dreamer_bird.train import train
+
+    train(config)
+    return 0
+
+
+@contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Hide what TensorFlow's libraries print while loading, before they read their log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+COMMANDS = {"train": Command("train, or resume the run in the logdir (the default)", _train)}
+
+
+def _program() -> str:
+    return Path(sys.argv[0]).name
+
+
+def _help() -> Iterator[str]:
+    """Yield the lines of the help text, with what the comments in configs.yaml say."""
+    load()  # refuses a file that is not as the code below expects it
+    file = YAML().load(CONFIG_FILE)
+    defaults, variants, presets = file["defaults"], file["variants"], file["presets"]
+    yield f"usage: {_program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
+    yield from _section("commands", ((name, command.help) for name, command in COMMANDS.items()))
+    yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
+    yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
+    yield from _section("tasks, --task", [("", " ".join(TASKS))])
+    yield from _section("settings and their defaults", _settings(defaults, "--"))
+    for group, settings in defaults.items():
+        if isinstance(settings, Mapping):
+            yield from _section(group, _settings(settings, f"--{group}."))
+    yield "\nA setting comes from its default, the variant, presets from left to right, then flags."
+
+
+def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 2
+    yield f"\n{title}:"
+    for name, text in rows:
+        yield textwrap.fill(
+            text,
+            width=100,
+            initial_indent=f"  {name:{width}}",
+            subsequent_indent=" " * (width + 2),
+            break_on_hyphens=False,
+        )
+
+
+def _settings(group: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in group.items():
+        if not isinstance(value, Mapping):
+            comment = group.ca.items[name][2].value if name in group.ca.items else ""
+            yield f"{prefix}{name} {_text(value)}", comment.partition("\n")[0].lstrip("# ")
+
+
+def _above(group: Mapping, name: str) -> str:
+    """Return the comment in the lines above a key."""
+    first = group.ca.comment if name == next(iter(group)) else None
+    tokens = (first or group.ca.items.get(name) or [None, None])[1] or []
+    lines = (line.lstrip("# ") for token in tokens for line in token.value.split("\n"))
+    return " ".join(line for line in lines if line)
+
+
+def _said(block: Mapping) -> str:
+    settings = Config(block).flatten().items()
+    return ", ".join(f"{name} {_text(value)}" for name, value in settings) or "the defaults"
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value).lower()

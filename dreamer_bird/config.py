@@ -1,0 +1,254 @@
+"""Settings: configs.yaml, the block of a variant, presets and flags, merged, checked and frozen."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dreamer_bird.envs import TASKS
+from dreamer_bird.errors import ConfigError, nearest
+
+# Beside the modules when installed, else in the root of the checkout.
+CONFIG_FILE = Path(__file__).with_name("configs.yaml")
+if not CONFIG_FILE.exists():
+    CONFIG_FILE = CONFIG_FILE.parents[1] / CONFIG_FILE.name
+
+_MOST = sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be: its type, the range of a number, the choices of a name."""
+
+    kind: type
+    low: float = 0
+    high: float = _MOST
+    above: bool = False  # low itself is excluded
+    choices: tuple[str, ...] = ()
+    nullable: bool = False
+
+    def __str__(self) -> str:
+        if self.kind in (int, float):
+            words = "a whole number" if self.kind is int else "a number"
+            words += f" above {self.low}" if self.above else f" of at least {self.low}"
+            words += f" and at most {self.high}" if self.high < _MOST else ""
+        else:
+            words = "true or false" if self.kind is bool else "text"
+        return words + ", or null" * self.nullable
+
+    def convert(self, value: object) -> object:
+        """Return text or a YAML scalar in its type; a ValueError says what it must be."""
+        if self.nullable and value in (None, "null"):
+            return None
+        try:
+            value = self._parse(value)
+        except ValueError:
+            raise ValueError(f"must be {self}") from None
+        if self.choices:
+            value = _SPELLINGS.get(value, value)
+            if value not in self.choices:
+                raise ValueError(f"unknown; {nearest(value, self.choices)}")
+        return value
+
+    def _parse(self, value: object) -> object:
+        if self.kind is bool and str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        if self.kind is bool or isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        if self.kind is str and value != "":
+            return str(value)
+        number = value if isinstance(value, int) else float(value)
+        in_range = self.low <= number <= self.high and not (self.above and number == self.low)
+        if not in_range or number != self.kind(number):
+            raise ValueError
+        return self.kind(number)
+
+
+_SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
+
+# Every setting that exists, and what it may be; `_check_together` adds what ties settings.
+_RULES = {
+    Rule(int, low=1): """steps env.action_repeat env.time_limit replay.batch
+        train.prefill train.updates train.eval_every train.save_every train.max_skipped
+        model.depth model.deter model.stoch model.hidden model.reward_layers model.units
+        actor.layers actor.units value.layers value.units""",
+    # A sequence needs one transition, a lambda return one step to bootstrap from.
+    Rule(int, low=2): "replay.length objective.horizon",
+    Rule(int, low=0, high=2**31 - 1): "seed",
+    Rule(int, low=1, nullable=True): "replay.capacity",
+    Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
+        objective.alpha objective.confidence_clip""",
+    Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
+        actor.init_std actor.min_std actor.mean_scale""",
+    Rule(float, low=0, high=1, above=True): "objective.discount",
+    Rule(float, low=0, high=1): "objective.lambda",
+    Rule(bool): "env.shadows model.discount_head objective.weight_value_loss",
+    Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
+    Rule(str, nullable=True): "logdir",
+    Rule(str, choices=tuple(TASKS)): "task",
+    Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
+    Rule(str, choices=("auto", "float32", "bfloat16", "float16")): "precision",
+}
+RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
+
+# What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
+RESUMABLE = {"steps", "logdir", "train.eval_every", "train.save_every", "train.max_skipped"}
+
+
+class Config(Mapping):
+    """Frozen nested settings: ``config.model.lr``, or ``config.objective["lambda"]``."""
+
+    def __init__(self, tree: Mapping):
+        vars(self).update({k: Config(v) if isinstance(v, Mapping) else v for k, v in tree.items()})
+
+    def __getitem__(self, name: str) -> object:
+        return vars(self)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
+
+    def __setattr__(self, name: str, value: object = None) -> None:
+        raise AttributeError(f"settings are frozen: {name} cannot change")
+
+    __delattr__ = __setattr__
+
+    def flatten(self) -> dict[str, object]:
+        """Return all settings under dotted names, ``{"model.lr": 6e-4, ...}``."""
+        return dict(_flatten(self))
+
+    def replace(self, **values: object) -> "Config":
+        """Return a copy with some of the outermost settings changed."""
+        return Config({**self, **values})
+
+    def save(self, path: Path | str) -> None:
+        """Write the settings as YAML; a reader sees the old file or the new, never a part."""
+        path = Path(path)
+        partial = path.with_name(f"{path.name}.partial")
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = yaml.sort_base_mapping_type_on_output = False
+        yaml.dump(_nest(self.flatten()), partial)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Config":
+        """Read what `save` wrote, as it stands; ConfigError if it is missing or broken."""
+        return cls(_read_yaml(Path(path)))
+
+
+def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_FILE) -> Config:
+    """Resolve defaults < the variant's block < presets, left to right < flags (dotted names).
+
+    Values of flags may be text. ConfigError names the first that is unknown or out of range.
+    """
+    defaults, variants, known = _sections(path)
+    chosen = {}
+    for name in presets:
+        if name not in known:
+            raise ConfigError(f"--configs {name}: unknown; {nearest(name, known)}")
+        chosen |= known[name]
+    chosen |= _settings(flags)
+    variant = chosen.get("variant", defaults["variant"])
+    if variant not in variants:
+        raise ConfigError(f"--variant {variant}: unknown; {nearest(variant, variants)}")
+    values = defaults | variants[variant] | chosen | {"variant": variant}
+    _check_together(values)
+    logdir = values["logdir"] or f"logdir/{values['task']}/{variant}/{values['seed']}"
+    values["logdir"] = os.path.expanduser(logdir)
+    return Config(_nest(values))
+
+
+def differences(saved: Config, new: Config) -> list[str]:
+    """Return a line for each setting that forbids resuming ``saved`` as ``new``."""
+    old, new = ({k: _show(v) for k, v in config.flatten().items()} for config in (saved, new))
+    return [
+        f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
+        for key in old | new
+        if key not in RESUMABLE and old.get(key) != new.get(key)
+    ]
+
+
+def _sections(path: Path) -> tuple[dict, dict, dict]:
+    """Return the checked defaults, variants by name and presets by name of configs.yaml."""
+    tree = _read_yaml(path)
+    if set(tree) != {"defaults", "variants", "presets"}:
+        raise ConfigError(f"{path}: must hold defaults, variants and presets, not {list(tree)}")
+    defaults = _settings(tree["defaults"], f"{path}, defaults: ")
+    if missing := [key for key in RULES if key not in defaults]:
+        raise ConfigError(f"{path}, defaults: missing {', '.join(missing)}")
+    blocks = {"variants": {}, "presets": {}}
+    for kind, found in blocks.items():
+        for name, block in _mapping(tree[kind], f"{path}, {kind}: ").items():
+            found[str(name)] = _settings(block, f"{path}, {kind}.{name}: ")
+    return defaults, *blocks.values()
+
+
+def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
+    """Return the dotted settings of one source, checked and in their types."""
+    dashes = "" if where else "--"
+    settings = {}
+    for key, value in _flatten(_mapping(tree, where)):
+        if key not in RULES:
+            what = "key " if where else "flag --"
+            raise ConfigError(f"{where}unknown {what}{key}: {nearest(key, RULES, dashes)}")
+        try:
+            settings[key] = RULES[key].convert(value)
+        except ValueError as error:
+            raise ConfigError(f"{where}{dashes}{key} {_show(value)}: {error}") from None
+    return settings
+
+
+def _check_together(values: Mapping) -> None:
+    repeat, limit = values["env.action_repeat"], values["env.time_limit"]
+    length, capacity = values["replay.length"], values["replay.capacity"]
+    frames = limit // repeat + 1  # the first frame comes before any action
+    if repeat > limit:
+        raise ConfigError(f"--env.action_repeat {repeat}: longer than --env.time_limit {limit}")
+    if length > frames:
+        raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
+    if capacity is not None and capacity < limit:
+        raise ConfigError(f"--replay.capacity {capacity}: an episode has {limit} environment steps")
+
+
+def _read_yaml(path: Path) -> Mapping:
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "strerror", None)
+        raise ConfigError(f"{path}{place}: {problem or str(error).splitlines()[0]}") from None
+    return _mapping(tree, f"{path}: ")
+
+
+def _mapping(tree: object, where: str) -> Mapping:
+    if not isinstance(tree, Mapping | None):
+        raise ConfigError(f"{where}must be a mapping, not {_show(tree)}")
+    return tree or {}
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nest(values: Mapping) -> dict:
+    tree = {}
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        (tree.setdefault(group, {}) if group else tree)[name] = value
+    return tree
+
+
+def _show(value: object) -> str:
+    words = {"None": "null", "True": "true", "False": "false", "": "(empty)"}
+    return words.get(str(value), str(value))

@@ -1,0 +1,73 @@
+"""Which OpenGL renders the frames, and a check that it does: `python -m dreamer_bird.envs.rendering`."""
+
+import ctypes
+import os
+import sys
+import time
+from ctypes.util import find_library
+
+INSTALL_COMMAND = "sudo apt-get install --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
+
+
+class RenderingError(RuntimeError):
+    """No frame can be rendered on this machine; the message says what to install."""
+
+
+def select_backend() -> str:
+    """Return the value for MUJOCO_GL: the one that is set, or else one that works here.
+
+    Raises `RenderingError` where there is none.
+    """
+    if backend := os.environ.get("MUJOCO_GL"):
+        return backend
+    if sys.platform in ("darwin", "win32"):
+        return "glfw"
+    if _egl_works():
+        return "egl"
+    if find_library("OSMesa"):
+        return "osmesa"
+    raise RenderingError(f"no OpenGL that works was found: run `{INSTALL_COMMAND}`")
+
+
+def _egl_works() -> bool:
+    # The library alone proves nothing: without a driver behind it no display can be initialized.
+    if not (find_library("EGL") and (find_library("OpenGL") or find_library("GL"))):
+        return False
+    egl = ctypes.CDLL(find_library("EGL"))
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    addresses = [
+        egl.eglGetProcAddress(name) for name in (b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT")
+    ]
+    if not all(addresses):
+        return False
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    query_devices = ctypes.CFUNCTYPE(integer, integer, pointer, pointer)(addresses[0])
+    get_display = ctypes.CFUNCTYPE(pointer, integer, pointer, pointer)(addresses[1])
+    egl.eglInitialize.argtypes = [pointer, pointer, pointer]
+    devices, count = (pointer * 16)(), integer(0)
+    query_devices(len(devices), devices, ctypes.byref(count))
+    platform_device = 0x313F  # EGL_PLATFORM_DEVICE_EXT
+    displays = (get_display(platform_device, device, None) for device in devices[: count.value])
+    return any(display and egl.eglInitialize(display, None, None) for display in displays)
+
+
+def main(frames: int = 20) -> int:
+    """Render frames and print one line: how fast, or what to install; return the exit status."""
+    from dreamer_bird.envs import make_env
+
+    try:
+        env = make_env("dmc_pendulum_swingup")
+        env.reset(seed=0)
+        start = time.perf_counter()
+        for _ in range(frames):
+            env.step(env.action_space.sample())
+        milliseconds = (time.perf_counter() - start) / frames * 1000
+    except Exception as error:  # Whatever is missing, the driver's stack has its own exception.
+        print(f"rendering: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"rendering: {os.environ['MUJOCO_GL']}, {milliseconds:.1f} ms a frame")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

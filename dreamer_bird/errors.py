@@ -1,0 +1,43 @@
+"""Errors that are the user's or the machine's business: told in one line, without a traceback."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+
+class RunError(Exception):
+    """A run that cannot start or go on; the message is one line that says what to do."""
+
+    exit_status = 1
+
+
+class ConfigError(RunError, ValueError):
+    """A flag, preset or configuration file that cannot be used."""
+
+    exit_status = 2
+
+
+class ResumeError(ConfigError):
+    """A run that another configuration started, and that this one may not continue."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint that is corrupt, incomplete or of another version."""
+
+
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Word the valid names closest to an unknown one, or all of a few; each behind ``prefix``."""
+
+    def likeness(valid: str) -> float:
+        # A dotted name is right in full, or in its last part alone: lr may mean model.lr.
+        parts = (name, valid), (name.rpartition(".")[2], valid.rpartition(".")[2])
+        return sum(SequenceMatcher(None, *pair).ratio() for pair in parts) / 2
+
+    scores = {prefix + valid: likeness(valid) for valid in names}
+    best = max(scores.values(), default=0)
+    if best >= 0.5:
+        close = [valid for valid in scores if scores[valid] > best - 0.1]
+        *others, last = sorted(close, key=scores.get, reverse=True)[:3]
+        return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
+    return (
+        f"choose from {', '.join(scores)}" if len(scores) <= 25 else "--help lists the valid ones"
+    )

@@ -1,0 +1,189 @@
+"""Layers with float32 weights that compute in a given dtype.
+
+Built on plain `tf.Variable`s: a `tf.Module` does not see the weights of Keras 3 layers. Weights are
+created at the first call, and their names are Dreamer's.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Activation = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _glorot_uniform(shape: list[int], fan_in: int, fan_out: int, name: str) -> tf.Variable:
+    limit = (6 / (fan_in + fan_out)) ** 0.5
+    return tf.Variable(tf.random.uniform(shape, -limit, limit), name=name)
+
+
+class Layer(tf.Module):
+    """A layer that makes its weights at the first call."""
+
+    def __init__(self, act: Activation | None, dtype: tf.DType, name: str):
+        super().__init__(name)
+        self.act = act
+        self.dtype = dtype
+        self._built = False
+
+    def ensure_built(self, size: int) -> None:
+        """Create the weights for an input whose last dimension is `size`."""
+        if not self._built:
+            with tf.init_scope(), self.name_scope:
+                self.build(size)
+            self._built = True
+
+
+class Dense(Layer):
+    """act(x @ kernel + bias), `[..., I] -> [..., units]`."""
+
+    def __init__(
+        self,
+        units: int,
+        act: Activation | None = None,
+        dtype: tf.DType = tf.float32,
+        name: str = "dense",
+    ):
+        super().__init__(act, dtype, name)
+        self.units = units
+
+    def build(self, size: int) -> None:
+        """Create kernel `[size, units]` and bias `[units]`."""
+        self.kernel = _glorot_uniform([size, self.units], size, self.units, "kernel")
+        self.bias = tf.Variable(tf.zeros([self.units]), name="bias")
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return `[..., units]` in the compute dtype."""
+        self.ensure_built(x.shape[-1])
+        y = tf.tensordot(tf.cast(x, self.dtype), tf.cast(self.kernel, self.dtype), 1)
+        y += tf.cast(self.bias, self.dtype)
+        return self.act(y) if self.act else y
+
+
+class Conv(Layer):
+    """Convolution with stride 2 and no padding, `[N, H, W, C] -> [N, H', W', filters]`."""
+
+    def __init__(
+        self,
+        filters: int,
+        size: int,
+        act: Activation | None = None,
+        dtype: tf.DType = tf.float32,
+        name: str = "conv",
+    ):
+        super().__init__(act, dtype, name)
+        self.filters = filters
+        self.size = size
+
+    def build(self, size: int) -> None:
+        """Create kernel `[k, k, C, filters]` and bias `[filters]`."""
+        shape, area = [self.size, self.size, size, self.filters], self.size**2
+        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return `[N, (H - k) / 2 + 1, (W - k) / 2 + 1, filters]` in the compute dtype."""
+        self.ensure_built(x.shape[-1])
+        kernel = tf.cast(self.kernel, self.dtype)
+        y = tf.nn.conv2d(tf.cast(x, self.dtype), kernel, 2, "VALID")
+        y = tf.nn.bias_add(y, tf.cast(self.bias, self.dtype))
+        return self.act(y) if self.act else y
+
+
+class TransposedConv(Layer):
+    """Transposed convolution with stride 2 and no padding, `[N, H, W, C] -> [N, H', W', filters]`.
+
+    Computed in one of three forms that give the same numbers; the fastest depends on the shape.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        size: int,
+        act: Activation | None = None,
+        dtype: tf.DType = tf.float32,
+        name: str = "deconv",
+    ):
+        super().__init__(act, dtype, name)
+        self.filters = filters
+        self.size = size
+
+    def build(self, size: int) -> None:
+        """Create kernel `[k, k, filters, C]` and bias `[filters]`."""
+        shape, area = [self.size, self.size, self.filters, size], self.size**2
+        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return `[N, 2 (H - 1) + k, 2 (W - 1) + k, filters]` in the compute dtype."""
+        self.ensure_built(x.shape[-1])
+        x = tf.cast(x, self.dtype)
+        if x.shape[1] == x.shape[2] == 1:
+            y = self._from_one_pixel(x)
+        # The library's own form is slow with few output channels, and in half precision.
+        elif self.filters < 16 or self.dtype != tf.float32:
+            y = self._by_phases(x)
+        else:
+            y = self._native(x)
+        y = tf.nn.bias_add(y, tf.cast(self.bias, self.dtype))
+        return self.act(y) if self.act else y
+
+    def _from_one_pixel(self, x: tf.Tensor) -> tf.Tensor:
+        """Compute it as one matrix product."""
+        kernel = tf.reshape(tf.cast(self.kernel, self.dtype), [-1, x.shape[-1]])
+        y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel, transpose_b=True)
+        return tf.reshape(y, [-1, self.size, self.size, self.filters])
+
+    def _native(self, x: tf.Tensor) -> tf.Tensor:
+        height, width = (2 * (extent - 1) + self.size for extent in x.shape[1:3])
+        shape = [tf.shape(x)[0], height, width, self.filters]
+        return tf.nn.conv2d_transpose(x, tf.cast(self.kernel, self.dtype), shape, 2, "VALID")
+
+    def _by_phases(self, x: tf.Tensor) -> tf.Tensor:
+        """Compute it as a convolution of stride 1 with half the kernel size and four times the
+        channels, one group for each of the 2x2 output phases, then move channels into space.
+        """
+        half, odd = (self.size + 1) // 2, self.size % 2
+        kernel = tf.pad(self.kernel, [[0, odd], [0, odd], [0, 0], [0, 0]])
+        kernel = tf.reshape(kernel, [half, 2, half, 2, self.filters, x.shape[-1]])
+        # Output 2m + phase sums in[m - j] * kernel[2j + phase]: taps run backwards.
+        kernel = tf.transpose(tf.reverse(kernel, [0, 2]), [0, 2, 5, 1, 3, 4])
+        kernel = tf.reshape(kernel, [half, half, x.shape[-1], 4 * self.filters])
+        edge = [half - 1, half - 1]
+        # Padded by hand: the gradient of a convolution with explicit padding takes twice the time.
+        padded = tf.pad(x, [[0, 0], edge, edge, [0, 0]])
+        y = tf.nn.conv2d(padded, tf.cast(kernel, self.dtype), 1, "VALID")
+        y = tf.nn.depth_to_space(y, 2)
+        return y[:, : y.shape[1] - odd, : y.shape[2] - odd] if odd else y
+
+
+class GRUCell(Layer):
+    """Gated recurrent unit, the equations and weight layout of Keras with `reset_after`."""
+
+    def __init__(self, units: int, dtype: tf.DType = tf.float32, name: str = "gru"):
+        super().__init__(None, dtype, name)
+        self.units = units
+
+    def build(self, size: int) -> None:
+        """Create kernel `[size, 3U]`, recurrent kernel `[U, 3U]` and bias `[2, 3U]`."""
+        self.kernel = _glorot_uniform([size, 3 * self.units], size, 3 * self.units, "kernel")
+        square = tf.random.normal([3 * self.units, self.units])
+        orthogonal = tf.transpose(tf.linalg.qr(square)[0])
+        self.recurrent_kernel = tf.Variable(orthogonal, name="recurrent_kernel")
+        self.bias = tf.Variable(tf.zeros([2, 3 * self.units]), name="bias")
+
+    def __call__(self, x: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+        """Return the next state `[N, U]`, float32, from input `[N, I]` and state `[N, U]`."""
+        self.ensure_built(x.shape[-1])
+        inputs = self._affine(x, self.kernel, self.bias[0])
+        recurrent = self._affine(state, self.recurrent_kernel, self.bias[1])
+        update_x, reset_x, candidate_x = tf.split(inputs, 3, -1)
+        update_h, reset_h, candidate_h = tf.split(recurrent, 3, -1)
+        update = tf.sigmoid(update_x + update_h)
+        candidate = tf.tanh(candidate_x + tf.sigmoid(reset_x + reset_h) * candidate_h)
+        # Float32, since many small changes add up in this state over time.
+        update, candidate = tf.cast(update, tf.float32), tf.cast(candidate, tf.float32)
+        return update * state + (1 - update) * candidate
+
+    def _affine(self, x: tf.Tensor, kernel: tf.Variable, bias: tf.Tensor) -> tf.Tensor:
+        x, kernel, bias = (tf.cast(value, self.dtype) for value in (x, kernel, bias))
+        return tf.matmul(x, kernel) + bias

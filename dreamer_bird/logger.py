@@ -1,0 +1,155 @@
+"""Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+FRAMES_PER_SECOND = 25
+
+
+class Logger:
+    """Everything that a run tells; all steps are environment steps."""
+
+    def __init__(self, logdir: Path, steps: int, resumed_at: int, size: int | None):
+        """Open the logs.
+
+        Args:
+            logdir: of the run.
+            steps: at which the run will end.
+            resumed_at: step from which the run goes on, 0 for a new one.
+            size: bytes of metrics.jsonl that a checkpoint vouches for, None for all: lines after
+                it belong to updates that will be done again.
+        """
+        self._logdir = logdir
+        self._metrics = (logdir / "metrics.jsonl").open("a")
+        if size is not None:
+            self._metrics.truncate(size)
+        self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
+        self._terminal = Terminal(steps, resumed_at)
+
+    @property
+    def size(self) -> int:
+        """Bytes of metrics.jsonl, all of them written through to the disk."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        return self._metrics.seek(0, os.SEEK_END)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one line of metrics.jsonl, and the same to TensorBoard.
+
+        A value that is not finite is written as null and counted in `nonfinite`.
+        """
+        values = {key: float(value) for key, value in values.items()}
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        line = {"step": step} | {
+            key: _whole(value) if key in finite else None for key, value in values.items()
+        }
+        if len(finite) < len(values):
+            line["nonfinite"] = len(values) - len(finite)
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        self._metrics.flush()
+        with self._writer.as_default(step):
+            for key, value in finite.items():
+                tf.summary.scalar(key if "/" in key else f"update/{key}", value)
+
+    def video(self, step: int, name: str, frames: np.ndarray) -> None:
+        """Write a video `[T, H, W, 3]` to TensorBoard, as a GIF."""
+        gif = _gif(frames)
+        summary = Summary()
+        image = Summary.Image(
+            height=frames.shape[1],
+            width=frames.shape[2],
+            colorspace=3,
+            encoded_image_string=gif,
+        )
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
+        summary.value.add(tag=name, image=image, metadata=metadata)
+        with self._writer.as_default(step):
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+
+    def save_video(self, name: str, frames: np.ndarray) -> None:
+        """Write a video `[T, H, W, 3]` to `videos/<name>.gif` in the logdir."""
+        path = self._logdir / "videos" / f"{name}.gif"
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_bytes(_gif(frames))
+        partial.replace(path)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the progress line where there is one."""
+        self._terminal.say(text)
+
+    def progress(self, step: int, episodes: int, last_return: float) -> None:
+        """Show how far the run is."""
+        self._terminal.progress(step, episodes, last_return)
+
+    def close(self) -> None:
+        """Write out and close everything."""
+        self._terminal.close()
+        self._metrics.close()
+        self._writer.close()
+
+
+class Terminal:
+    """A progress line that stays in place on a terminal; a plain line an episode elsewhere."""
+
+    def __init__(self, steps: int, resumed_at: int):
+        self._steps = steps
+        self._start = resumed_at, time.monotonic()
+        self._console = Console(highlight=False)
+        self._bar = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                BarColumn(20),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
+            self._bar.start()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def progress(self, step: int, episodes: int, last_return: float) -> None:
+        """Show step, episodes, last return, environment steps a second and the time left."""
+        first, start = self._start
+        fps = (step - first) / max(time.monotonic() - start, 1e-3)
+        text = f"step {step:,}  episode {episodes}  return {last_return:.1f}  {fps:.1f} steps/s"
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text)
+        else:
+            left = max(0, self._steps - step) / max(fps, 1e-3)
+            self.say(f"{text}  {_clock(left)} left")
+
+    def close(self) -> None:
+        """Leave the progress line as it is."""
+        if self._bar:
+            self._bar.stop()
+
+
+def _whole(value: float) -> float | int:
+    # Counters look like counters: 5, not 5.0.
+    return int(value) if value == int(value) and abs(value) < 2**53 else value
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _gif(frames: np.ndarray) -> bytes:
+    duration = 1000 / FRAMES_PER_SECOND  # milliseconds a frame
+    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=duration, loop=0)

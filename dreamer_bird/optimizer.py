@@ -1,0 +1,90 @@
+"""Adam with gradient clipping, skipped updates and loss scaling, one for each group of weights."""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import tensorflow as tf
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # as Keras, which Dreamer uses
+GROWTH_INTERVAL = 2000  # finite updates after which the loss scale is doubled
+
+
+class Optimizer(tf.Module):
+    """Adam on a fixed list of variables."""
+
+    def __init__(
+        self,
+        variables: Sequence[tf.Variable],
+        lr: float,
+        clip: float,
+        loss_scaling: bool,
+        name: str,
+    ):
+        """Take the learning rate, the global norm that gradients are clipped to, and whether
+        losses are scaled dynamically, as float16 needs.
+        """
+        super().__init__(name)
+        self.variables_ = list(variables)
+        self.lr = lr
+        self.clip = clip
+        self.loss_scaling = loss_scaling
+        self.count = tf.Variable(0, dtype=tf.int64, name="count")
+        self.first = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self.second = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self.loss_scale = tf.Variable(2.0**15 if loss_scaling else 1.0, name="loss_scale")
+        self.finite_in_a_row = tf.Variable(0, dtype=tf.int64, name="finite_in_a_row")
+
+    def scale(self, loss: tf.Tensor) -> tf.Tensor:
+        """Return the loss to differentiate, scaled against underflow where that is needed."""
+        return loss * self.loss_scale if self.loss_scaling else loss
+
+    def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Update the variables with gradients of the scaled loss, unless something is not finite.
+
+        Returns the global norm of the gradients before clipping, and whether the variables were
+        updated: not if that norm or the loss is not finite.
+        """
+        gradients = [gradient / self.loss_scale for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+        factor = self.clip / tf.maximum(norm, self.clip)
+        tf.cond(finite, lambda: self._adam([g * factor for g in gradients]), lambda: None)
+        if self.loss_scaling:
+            self._adjust_scale(finite)
+        return norm, finite
+
+    def named_variables(self, names: Mapping[Hashable, str]) -> dict[str, tf.Variable]:
+        """Return the optimizer's own state, moments under the names of their variables."""
+        named = {
+            "count": self.count,
+            "loss_scale": self.loss_scale,
+            "finite_in_a_row": self.finite_in_a_row,
+        }
+        for moment, slots in (("first", self.first), ("second", self.second)):
+            for variable, slot in zip(self.variables_, slots, strict=True):
+                named[f"{moment}/{names[variable.ref()]}"] = slot
+        return named
+
+    def _adam(self, gradients: Sequence[tf.Tensor]) -> None:
+        count = tf.cast(self.count.assign_add(1), tf.float32)
+        for variable, first, second, gradient in zip(
+            self.variables_, self.first, self.second, gradients, strict=True
+        ):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=first.handle,
+                v=second.handle,
+                beta1_power=BETA_1**count,
+                beta2_power=BETA_2**count,
+                lr=self.lr,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+
+    def _adjust_scale(self, finite: tf.Tensor) -> None:
+        in_a_row = tf.where(finite, self.finite_in_a_row + 1, 0)
+        grow = in_a_row >= GROWTH_INTERVAL
+        self.finite_in_a_row.assign(tf.where(grow, 0, in_a_row))
+        factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))

@@ -1,0 +1,30 @@
+"""The number format of matrix products and convolutions."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as Linux names them
+
+
+def resolve_precision(setting: str) -> str:
+    """Return the setting, or for "auto" what this machine computes fastest.
+
+    bfloat16 on a GPU of compute capability 8.0 or more and on a CPU with instructions for it,
+    float16 on an older GPU, float32 elsewhere.
+    """
+    if setting != "auto":
+        return setting
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+        return "bfloat16" if capability and capability >= (8, 0) else "float16"
+    return "bfloat16" if _cpu_flags() & BFLOAT16_FLAGS else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return set()
+    flags = (line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
+    return set(next(flags, "").split())

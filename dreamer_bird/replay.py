@@ -1,0 +1,93 @@
+"""Replay: whole episodes, first in first out, in memory and on disk.
+
+An episode of N agent steps is a dict of arrays with N + 1 rows, `image` uint8, `action`, `reward`
+and `discount`: row 0 is the reset, and `action[t]` led to `image[t]`, with which `reward[t]` came.
+"""
+
+import warnings
+import zipfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+from dreamer_bird.storage import Arrays, load_arrays, save_arrays
+
+KEYS = ("image", "action", "reward", "discount")
+
+
+class Replay:
+    """First-in-first-out store of episodes, from which training sequences are drawn."""
+
+    def __init__(self, directory: Path, capacity: int | None, length: int):
+        """Take where episodes are kept, and the agent steps held (None: all) and drawn at once."""
+        self._directory = directory
+        self._capacity = capacity
+        self._length = length
+        self._episodes: deque[tuple[str, Arrays]] = deque()
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the episodes held, oldest first."""
+        return [name for name, _ in self._episodes]
+
+    @property
+    def steps(self) -> int:
+        """Agent steps held."""
+        return sum(len(episode["reward"]) - 1 for _, episode in self._episodes)
+
+    def add(self, name: str, episode: Arrays) -> None:
+        """Write an episode to disk, then hold it and let the oldest beyond the capacity go."""
+        save_arrays(self._directory / f"{name}.npz", episode, compress=True)
+        self._hold(name, episode)
+
+    def load(self, names: list[str]) -> None:
+        """Hold episodes written before, oldest first; set aside, with a warning, damaged ones."""
+        for name in names:
+            path = self._directory / f"{name}.npz"
+            try:
+                self._hold(name, _checked(load_arrays(path)))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                self._set_aside(path, error)
+
+    def sample(self, batch: int, rng: np.random.Generator) -> Arrays:
+        """Return `batch` sequences `[B, T, ...]`, uniform over all starts at which one fits."""
+        episodes = [episode for _, episode in self._episodes]
+        starts = [max(0, len(episode["reward"]) - self._length + 1) for episode in episodes]
+        ends = np.cumsum(starts)
+        if not ends.size or not ends[-1]:
+            raise ValueError(f"no episode in the replay holds a sequence of {self._length} steps")
+        picks = rng.integers(ends[-1], size=batch)
+        chosen = np.searchsorted(ends, picks, side="right")
+        first = picks - (ends - starts)[chosen]
+        return {
+            key: np.stack(
+                [
+                    episodes[index][key][start : start + self._length]
+                    for index, start in zip(chosen, first, strict=True)
+                ]
+            )
+            for key in KEYS
+        }
+
+    def _hold(self, name: str, episode: Arrays) -> None:
+        self._episodes.append((name, episode))
+        while self._capacity is not None and self.steps > self._capacity:
+            self._episodes.popleft()
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        if path.exists():
+            damaged = self._directory / "damaged"
+            damaged.mkdir(exist_ok=True)
+            path.replace(damaged / path.name)
+        warnings.warn(
+            f"episode {path} is damaged ({error}); training goes on without it", stacklevel=2
+        )
+
+
+def _checked(episode: Arrays) -> Arrays:
+    episode = {key: episode[key] for key in KEYS}
+    if episode["image"].dtype != np.uint8 or len({len(rows) for rows in episode.values()}) != 1:
+        raise ValueError("its arrays do not fit together")
+    return episode

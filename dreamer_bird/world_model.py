@@ -1,0 +1,116 @@
+"""The world model: what it learns from real sequences, and what it imagines."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from dreamer_bird.distributions import OneHot, TanhNormal, split_seed
+from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder
+from dreamer_bird.rssm import RSSM, State
+
+Batch = dict[str, tf.Tensor]  # image [B, T, 64, 64, 3], action [B, T, A], reward, discount [B, T]
+Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
+
+
+class WorldModel(tf.Module):
+    """Encoder, latent dynamics and the heads that predict images, rewards and discounts."""
+
+    def __init__(
+        self,
+        encoder: ConvEncoder,
+        rssm: RSSM,
+        decoder: ConvDecoder,
+        reward: DenseDecoder,
+        discount: DenseDecoder | None,
+        gamma: float,
+    ):
+        """Take the networks; without a discount head every state's discount is `gamma`."""
+        super().__init__("world_model")
+        self.encoder = encoder
+        self.rssm = rssm
+        self.decoder = decoder
+        self.reward = reward
+        self.discount = discount
+        self.gamma = gamma
+
+    def loss(
+        self,
+        batch: Batch,
+        seed: tf.Tensor,
+        free_nats: float,
+        kl_scale: float,
+        discount_scale: float,
+    ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
+        """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9)."""
+        post, prior = self.rssm.observe(self.encoder(batch), batch["action"], seed=seed)
+        feat = self.rssm.get_feat(post)
+        post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
+        div = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
+        losses = {
+            "image_loss": -tf.reduce_mean(self.decoder(feat).log_prob(batch["image"])),
+            "reward_loss": -tf.reduce_mean(self.reward(feat).log_prob(batch["reward"])),
+        }
+        if self.discount:
+            target = self.gamma * batch["discount"]
+            log_prob = tf.reduce_mean(self.discount(feat).log_prob(target))
+            losses["discount_loss"] = -discount_scale * log_prob
+        loss = kl_scale * tf.maximum(div, free_nats) + tf.add_n(list(losses.values()))
+        metrics = {
+            **losses,
+            "model_loss": loss,
+            "div": div,
+            "prior_ent": tf.reduce_mean(prior_dist.entropy()),
+            "post_ent": tf.reduce_mean(post_dist.entropy()),
+        }
+        return loss, post, metrics
+
+    def imagine(
+        self, policy: Policy, start: State, horizon: int, seed: tf.Tensor
+    ) -> tuple[State, dict[str, tf.Tensor]]:
+        """Roll the policy out from N start states, without observations.
+
+        Args:
+            policy: maps features `[N, F]` to a distribution over actions.
+            start: N states, `[N, ...]`.
+            horizon: number of steps, H.
+            seed: of all samples, `[2]`.
+
+        Returns:
+            The imagined states `[H, N, ...]`, the start states not among them, and the policy's
+            entropies `[H, N]` at the states acted from, the start states first: `gaussian`, before
+            the tanh, and `tanh`, estimated from the action taken.
+        """
+        entropies = {key: tf.zeros(tf.shape(start["deter"])[:1]) for key in ("gaussian", "tanh")}
+
+        def step(carry: tuple, seed: tf.Tensor) -> tuple:
+            state, _ = carry
+            action_seed, state_seed = tf.unstack(tf.random.split(seed))
+            # The actor learns through the actions' effect, not by changing what it looks at.
+            dist = policy(tf.stop_gradient(self.rssm.get_feat(state)))
+            entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_seed)}
+            return self.rssm.img_step(state, dist.sample(action_seed), state_seed), entropies
+
+        return tf.scan(step, split_seed(seed, horizon), (start, entropies))
+
+    def discounts(self, feat: tf.Tensor) -> tf.Tensor:
+        """Return the expected discount of states with features `[..., F]`, `[...]`."""
+        if self.discount:
+            return self.discount(feat).mean()
+        return tf.fill(tf.shape(feat)[:-1], self.gamma)
+
+    def log_prob(self, state: State) -> tf.Tensor:
+        """Return log p(z | prior) of sampled states under the priors they came from, `[...]`."""
+        return self.rssm.get_dist(state).log_prob(state["stoch"])
+
+    def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
+        """Return images `[B, T, 64, 64, 3]`: reconstructions of the first `context` steps, then
+        open-loop predictions by the prior with the real actions.
+        """
+        seen, ahead = tf.unstack(split_seed(seed, 2))
+        embed = self.encoder({"image": batch["image"][:, :context]})
+        post, _ = self.rssm.observe(embed, batch["action"][:, :context], seed=seen)
+        last = {key: value[:, -1] for key, value in post.items()}
+        prior = self.rssm.imagine(batch["action"][:, context:], last, seed=ahead)
+        states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
+        return self.decoder(self.rssm.get_feat(states)).mode()

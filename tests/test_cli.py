@@ -1,0 +1,181 @@
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from dreamer_bird import cli
+from dreamer_bird.config import RULES
+from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
+
+RUN = Path(__file__).parents[1] / "run.py"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run run.py as a user does, in a folder of its own."""
+    command = [sys.executable, str(RUN), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training by a list of the configurations it was asked to train."""
+    configs = []
+    module = types.SimpleNamespace(train=configs.append)
+    monkeypatch.setitem(sys.modules, "dreamer_bird.train", module)
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--modle.lr", "3e-4"], "unknown flag --modle.lr: did you mean --model.lr?"),
+        (["--variant", "brid"], "--variant brid: unknown; did you mean bird?"),
+        (["--configs", "cpu", "debgu"], "--configs debgu: unknown; did you mean debug?"),
+        (["trian"], "unknown command trian: did you mean train?"),
+        (["train", "--steps", "-5"], "--steps -5: must be a whole number of at least 1"),
+        (["--replay.length", "502"], "--replay.length 502: an episode has 501 frames"),
+        (["--task"], "--task: needs a value"),
+        (["--logdir", f"{RUN}/x"], f"--logdir {RUN}/x: {RUN} is not a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_creates_nothing(tmp_path, arguments, message):
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == f"run.py: {message}\n"
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_explains_every_setting(tmp_path):
+    result = run("--help", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    for key in RULES:
+        (line,) = (line for line in lines if line.startswith(f"  --{key} "))
+        assert len(line.split()) > 2, "a setting without a comment"
+    assert "  --model.lr 0.0006            Adam's learning rate" in lines
+    assert "  debug         Everything runs, nothing is learned, in under a minute." in lines
+    assert "  soft_bird  objective.alpha 0.2, objective.entropy tanh" in lines
+    assert any("dmc_cup_catch" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    name, version = capsys.readouterr().out.split()
+    assert name == "dreamer-bird"
+    assert version[0].isdigit()
+
+
+def test_no_tensorflow_before_a_run():
+    code = (
+        "import sys; from dreamer_bird.cli import main;"
+        "print(main(['--help']), main(['--steps', '0']), 'tensorflow' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "0 2 False"
+
+
+def test_worker_processes_import_nothing_through_run_py():
+    code = (
+        "import runpy, sys; before = set(sys.modules);"
+        f"runpy.run_path({str(RUN)!r}, run_name='__mp_main__');"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(new - sys.stdlib_module_names)"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("command", [[], ["train"]])
+def test_train_gets_the_resolved_config(trained, tmp_path, command):
+    logdir = tmp_path / "run"
+    flags = ["--configs", "cpu", "debug", "--seed", "3", "--steps=1e5", "--logdir", str(logdir)]
+    assert cli.main([*command, *flags, "--model.lr", "3e-4"]) == 0
+    (config,) = trained
+    assert (config.seed, config.steps, config.model.lr) == (3, 100_000, 3e-4)
+    assert (config.model.depth, config.logdir) == (4, str(logdir))
+    assert not logdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "presets"),
+    [
+        ([], {}, []),
+        (["--configs", "a", "b", "--seed", "1"], {"seed": "1"}, ["a", "b"]),
+        (["--configs", "a,b"], {}, ["a", "b"]),
+        (["--configs=a", "--configs", "b"], {}, ["a", "b"]),
+        (["--seed", "1", "--seed=2"], {"seed": "2"}, []),
+        (["--logdir=a=b"], {"logdir": "a=b"}, []),
+        (["--model.lr", "-1e-4"], {"model.lr": "-1e-4"}, []),
+    ],
+)
+def test_parse_flags(arguments, flags, presets):
+    assert cli.parse_flags(arguments) == (flags, presets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-seed", "3"], "unknown flag -seed: did you mean --seed?"),
+        (["--config", "cpu"], "unknown flag --config: did you mean --configs?"),
+        (["--lr", "1"], "unknown flag --lr: did you mean --model.lr, --actor.lr or --value.lr?"),
+        (["--zzz", "1"], "unknown flag --zzz: --help lists the valid ones"),
+        (["--seed", "1", "2"], "unexpected 2: flags are written --name value"),
+        (["--logdir", "--seed", "1"], "--logdir: needs a value"),
+        (["--configs", "--seed", "1"], "--configs: needs a value"),
+    ],
+)
+def test_flags_that_cannot_be_parsed(arguments, message):
+    with pytest.raises(ConfigError) as caught:
+        cli.parse_flags(arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ConfigError, 2), (ResumeError, 2), (CheckpointError, 1), (KeyboardInterrupt, 130)],
+)
+def test_errors_of_a_run_are_one_line(trained, monkeypatch, capsys, tmp_path, error, status):
+    def fail(config):
+        raise error("first line\nsecond line")
+
+    monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/dreamer-bird"])
+    assert cli.main(["--logdir", str(tmp_path)]) == status
+    line = "" if error is KeyboardInterrupt else "dreamer-bird: first line second line\n"
+    assert capsys.readouterr().err == line
+
+
+def test_errors_of_the_program_keep_their_traceback(trained, monkeypatch, tmp_path):
+    def fail(config):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["--logdir", str(tmp_path)])
+
+
+def test_logdir_may_be_new_or_there(tmp_path):
+    cli.check_logdir(tmp_path)
+    cli.check_logdir(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logdir_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    for logdir, blocked in ((file, file), (file / "run", file), (link, link)):
+        with pytest.raises(ConfigError, match=f"^--logdir {logdir}: {blocked} is not a folder$"):
+            cli.check_logdir(logdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ConfigError, match=f"/new/run: no permission to write in {tmp_path}$"):
+        cli.check_logdir(tmp_path / "new" / "run")

@@ -1,0 +1,344 @@
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from dreamer_bird.config import CONFIG_FILE, RULES, Config, differences, load
+from dreamer_bird.envs import TASKS
+from dreamer_bird.errors import ConfigError, nearest
+
+SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
+
+# Refused values, and the settings that refuse them: wrong types, and just outside a range.
+_REFUSED = {
+    "0": """steps env.action_repeat env.time_limit replay.capacity replay.batch train.prefill
+        train.updates train.eval_every train.save_every train.max_skipped model.depth model.deter
+        model.stoch model.hidden model.reward_layers model.units model.lr model.clip actor.layers
+        actor.units actor.init_std actor.min_std actor.mean_scale actor.lr actor.clip value.layers
+        value.units value.lr value.clip objective.horizon objective.discount env.shadows""",
+    "1": "replay.length objective.horizon objective.weight_value_loss model.discount_head",
+    "-1": "seed model.free_nats model.kl_scale model.discount_scale objective.confidence_clip",
+    "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",
+    "1.01": "objective.discount objective.lambda steps",
+    "x": "steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy",
+    "nan": "steps model.lr train.expl_amount objective.lambda",
+    "inf": "steps model.lr train.expl_amount model.clip",
+    "1e400": "steps model.lr",
+    "null": "steps model.lr env.shadows task variant",
+    "true": "steps model.lr",
+    "": "steps model.lr env.shadows task variant logdir",
+    "2147483648": "seed",
+    "999": "replay.capacity",
+    "502": "replay.length",
+    "1001": "env.action_repeat",
+}
+REFUSED = [(key, value) for value, keys in _REFUSED.items() for key in keys.split()]
+REFUSED += [("steps", True), ("model.lr", False), ("steps", [3]), ("logdir", ["a"]), ("task", None)]
+
+
+def edited(path: Path, **blocks: object) -> Path:
+    """Write configs.yaml with some of its sections updated."""
+    tree = copy.deepcopy(SOURCE)
+    for section, block in blocks.items():
+        tree[section].update(block)
+    YAML(typ="safe", pure=True).dump(tree, path)
+    return path
+
+
+def test_precedence_is_defaults_variant_presets_flags():
+    assert load().objective.alpha == 1e-8  # the block of bird, over the default of 0
+    assert load({"variant": "dreamer"}).objective.alpha == 0.0
+    assert load({"variant": "bird"}, ["bird_release"]).objective.entropy == "tanh"
+    assert load(presets=["cpu"]).model.depth == 16
+    assert load(presets=["cpu", "debug"]).model.depth == 4
+    assert load(presets=["debug", "cpu"]).model.depth == 16
+    assert load({"model.depth": "8"}, ["cpu", "debug"]).model.depth == 8
+    assert load({"variant": "soft_bird", "objective.alpha": 0.5}).objective.alpha == 0.5
+
+
+def test_a_preset_may_choose_the_variant_and_a_flag_overrules_it(tmp_path):
+    path = edited(tmp_path / "configs.yaml", presets={"soft": {"variant": "soft_bird"}})
+    assert load({}, ["soft"], path).objective.alpha == 0.2
+    config = load({"variant": "dreamer"}, ["soft"], path)
+    assert (config.variant, config.objective.alpha) == ("dreamer", 0.0)
+
+
+@pytest.mark.parametrize("variant", SOURCE["variants"])
+@pytest.mark.parametrize("preset", [None, *SOURCE["presets"]])
+def test_every_variant_and_preset_resolves(variant, preset):
+    config = load({"variant": variant}, [preset] if preset else [])
+    values = config.flatten()
+    assert config.variant == variant
+    assert values.keys() == RULES.keys()
+    for block in (SOURCE["variants"][variant], SOURCE["presets"].get(preset, {})):
+        for key, value in Config(block).flatten().items():
+            overruled = preset and key in Config(SOURCE["presets"][preset]).flatten()
+            assert values[key] == value or (block is SOURCE["variants"][variant] and overruled)
+
+
+def test_types_of_the_rules_are_those_of_the_defaults():
+    for key, value in Config(SOURCE["defaults"]).flatten().items():
+        assert type(value) is RULES[key].kind or (value is None and RULES[key].nullable), key
+
+
+def test_no_setting_hides_a_method():
+    names = {part for key in RULES for part in key.split(".")}
+    assert not names & set(dir(Config))
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("steps", "1e5", 100_000),
+        ("steps", 1e5, 100_000),
+        ("steps", "250", 250),
+        ("seed", "0", 0),
+        ("seed", 2**31 - 1, 2**31 - 1),
+        ("model.lr", "3e-4", 3e-4),
+        ("model.clip", "7", 7.0),
+        ("model.free_nats", 0, 0.0),
+        ("env.shadows", "false", False),
+        ("env.shadows", "True", True),
+        ("replay.capacity", "null", None),
+        ("replay.capacity", "1000", 1000),
+        ("replay.length", "501", 501),
+        ("replay.length", 2, 2),
+        ("objective.horizon", "2", 2),
+        ("objective.discount", "1", 1.0),
+        ("objective.lambda", "0", 0.0),
+        ("objective.lambda", "1", 1.0),
+        ("precision", 32, "float32"),
+        ("precision", "16", "float16"),
+        ("precision", "bf16", "bfloat16"),
+        ("logdir", "out", "out"),
+    ],
+)
+def test_values_are_converted_to_their_type(key, given, expected):
+    value = load({key: given}).flatten()[key]
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_accepted(task):
+    assert load({"task": task, "seed": 3}).logdir == f"logdir/{task}/bird/3"
+
+
+def test_logdir_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert load({"logdir": "~/runs"}).logdir == "/home/someone/runs"
+
+
+def test_every_setting_has_refused_values():
+    assert {key for key, _ in REFUSED} == RULES.keys()
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_bad_values_are_refused_by_name(key, value):
+    with pytest.raises(ConfigError) as caught:
+        load({key: value})
+    message = str(caught.value)
+    assert message.startswith(f"--{key} ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"steps": "-5"}, "--steps -5: must be a whole number of at least 1"),
+        ({"model.lr": "0"}, "--model.lr 0: must be a number above 0"),
+        (
+            {"objective.discount": "1.5"},
+            "--objective.discount 1.5: must be a number above 0 and at most 1",
+        ),
+        ({"env.shadows": None}, "--env.shadows null: must be true or false"),
+        (
+            {"replay.capacity": "x"},
+            "--replay.capacity x: must be a whole number of at least 1, or null",
+        ),
+        ({"variant": "brid"}, "--variant brid: unknown; did you mean bird?"),
+        (
+            {"task": "dmc_walker_rum"},
+            "--task dmc_walker_rum: unknown; did you mean dmc_walker_run?",
+        ),
+        (
+            {"objective.entropy": "x"},
+            "--objective.entropy x: unknown; choose from gaussian, tanh",
+        ),
+        ({"modle.lr": "1"}, "unknown flag --modle.lr: did you mean --model.lr?"),
+        ({"model": {"dpeth": 3}}, "unknown flag --model.dpeth: did you mean --model.depth?"),
+        (
+            {"env.time_limit": "90", "replay.length": "47"},
+            "--replay.length 47: an episode has 46 frames",
+        ),
+        (
+            {"env.time_limit": "2000", "replay.capacity": "1999"},
+            "--replay.capacity 1999: an episode has 2000 environment steps",
+        ),
+        (
+            {"env.time_limit": "90", "env.action_repeat": "91"},
+            "--env.action_repeat 91: longer than --env.time_limit 90",
+        ),
+    ],
+)
+def test_messages(flags, message):
+    with pytest.raises(ConfigError) as caught:
+        load(flags)
+    assert str(caught.value) == message
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"^--configs cpuu: unknown; did you mean cpu\?$"):
+        load(presets=["cpuu"])
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "words"),
+    [
+        ("lr", ["a.lr", "b.lr", "b.clip"], "did you mean --a.lr or --b.lr?"),
+        ("lr", ["a.lr", "b.lr", "c.lr"], "did you mean --a.lr, --b.lr or --c.lr?"),
+        ("zzz", ["abc", "def"], "choose from --abc, --def"),
+        ("zzz", [f"abc{i}" for i in range(30)], "--help lists the valid ones"),
+    ],
+)
+def test_nearest(name, names, words):
+    assert nearest(name, names, "--") == words
+
+
+@pytest.mark.parametrize(
+    ("section", "block", "message"),
+    [
+        (
+            "presets",
+            {"mine": {"model": {"dpeth": 3}}},
+            "presets.mine: unknown key model.dpeth: did you mean model.depth?",
+        ),
+        (
+            "presets",
+            {"mine": {"model": {"depth": 0}}},
+            "presets.mine: model.depth 0: must be a whole number of at least 1",
+        ),
+        ("presets", {"mine": 3}, "presets.mine: must be a mapping, not 3"),
+        (
+            "variants",
+            {"bird": {"objective": {"alhpa": 1}}},
+            "variants.bird: unknown key objective.alhpa: did you mean objective.alpha?",
+        ),
+        (
+            "defaults",
+            {"stpes": 3},
+            "defaults: unknown key stpes: did you mean steps?",
+        ),
+        ("defaults", {"env": {"shadows": True}}, "defaults: missing env.action_repeat"),
+    ],
+)
+def test_a_bad_key_in_the_file_is_refused_with_its_place(tmp_path, section, block, message):
+    path = edited(tmp_path / "configs.yaml", **{section: block})
+    with pytest.raises(ConfigError) as caught:
+        load(path=path)
+    assert str(caught.value).startswith(f"{path}, {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults:\n  steps: [1\n", "configs.yaml, line 3: "),
+        ("a: 1\na: 2\n", 'configs.yaml, line 2: found duplicate key "a"'),
+        ("a: \x01\n", "configs.yaml: unacceptable character"),
+        ("- 1\n", "configs.yaml: must be a mapping, not [1]"),
+        ("", "configs.yaml: must hold defaults, variants and presets, not []"),
+        ("defualts: {}\n", "configs.yaml: must hold defaults, variants and presets, not ['def"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path, text, message):
+    path = tmp_path / "configs.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path=path)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing.yaml: No such file or directory$"):
+        load(path=tmp_path / "missing.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ConfigError, match=r"binary.yaml: 'utf-8' codec can't decode"):
+        Config.read(binary)
+
+
+def test_config_is_a_frozen_mapping():
+    config = load()
+    assert config.objective["lambda"] == 0.95
+    assert config["model"]["lr"] == config.model.lr == 6e-4
+    assert dict(config.env) == {"action_repeat": 2, "time_limit": 1000, "shadows": True}
+    for change in (
+        lambda: setattr(config, "steps", 1),
+        lambda: setattr(config.model, "lr", 1.0),
+        lambda: delattr(config.model, "lr"),
+    ):
+        with pytest.raises(AttributeError, match="frozen"):
+            change()
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = config.no_such
+    assert config == load()
+
+
+def test_a_config_is_detached_from_what_made_it():
+    tree = {"model": {"lr": 1.0}}
+    config = Config(tree)
+    tree["model"]["lr"] = 2.0
+    assert config.model.lr == 1.0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_copies_are_equal_and_frozen(copied):
+    config = load(presets=["cpu"])
+    twin = copied(config)
+    assert twin.flatten() == config.flatten()
+    with pytest.raises(AttributeError):
+        twin.model.lr = 1.0
+
+
+def test_save_and_read_round_trip(tmp_path):
+    flags = {"replay.capacity": None, "logdir": "null: #x", "model.clip": 1e22, "actor.lr": 1e-8}
+    config = load(flags, ["debug"])
+    path = tmp_path / "config.yaml"
+    path.write_text("an older file")
+    config.save(path)
+    saved = Config.read(path)
+    assert saved == config
+    assert [type(v) for v in saved.flatten().values()] == [
+        type(v) for v in config.flatten().values()
+    ]
+    assert list(saved.flatten()) == list(config.flatten())
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("steps: 3\n")
+    with pytest.raises(Exception, match="cannot represent"):
+        Config({"steps": object()}).save(path)
+    assert Config.read(path) == {"steps": 3}
+
+
+def test_differences_name_what_forbids_a_resume():
+    saved = load({"model.deter": 200, "variant": "dreamer"})
+    new = load({"model.deter": 128, "variant": "dreamer", "replay.capacity": "null"})
+    assert differences(saved, new) == [
+        "replay.capacity: saved 100000, now null",
+        "model.deter: saved 200, now 128",
+    ]
+    assert differences(Config({"a": {"b": 1}}), Config({"c": True})) == [
+        "a.b: saved 1, now nothing",
+        "c: saved nothing, now true",
+    ]
+
+
+def test_what_a_resume_may_change_is_no_difference():
+    changed = {"steps": 5, "logdir": "x", "train.eval_every": 7, "train.save_every": 7}
+    assert differences(load(), load(changed | {"train.max_skipped": 7})) == []

@@ -1,0 +1,56 @@
+#!/bin/sh
+# Makes the virtual environment $1 hold the pinned packages; does nothing where it already does.
+set -eu
+venv=$1
+cd "$(dirname "$0")/.."
+
+# Prints the first interpreter on the path that is Python 3.10 to 3.13.
+find_python() {
+    for name in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+        then
+            command -v "$name"
+            return
+        fi
+    done
+    echo "no Python 3.10, 3.11, 3.12 or 3.13 on the path: install one, then try again" >&2
+    return 1
+}
+
+# Debian and Ubuntu split what makes a virtual environment off from Python itself.
+ensure_venv_module() {
+    "$1" -c 'import ensurepip, venv' 2>/dev/null && return
+    package=$("$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $package"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" >/dev/null
+    else
+        echo "$1 cannot make virtual environments: run \`sudo apt-get install $package\`" >&2
+        return 1
+    fi
+}
+
+holds_pins() {
+    cat requirements.txt requirements-dev.txt | cmp -s - "$venv/pins" &&
+        "$venv/bin/python" -c '' 2>/dev/null
+}
+
+if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+    echo "$venv holds something other than a virtual environment: name another folder" >&2
+    exit 1
+fi
+mkdir -p "$venv"
+# The lock makes a second make wait for the first one's installation instead of joining in.
+if command -v flock >/dev/null; then
+    exec 9<"$venv"
+    flock 9
+fi
+holds_pins && exit
+python=$(find_python)
+ensure_venv_module "$python"
+echo "installing the pinned packages into $venv (2.7 GB; takes some minutes)"
+"$python" -m venv --clear "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    -r requirements.txt -r requirements-dev.txt
+cat requirements.txt requirements-dev.txt >"$venv/pins"
