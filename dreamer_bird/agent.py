@@ -14,6 +14,7 @@ from dreamer_bird.world_model import Batch, WorldModel
 IMAGE_SHAPE = (64, 64, 3)
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
+Metrics = dict[str, tf.Tensor]  # scalars
 PolicyState = tuple[State, tf.Tensor]  # latent state and the action that followed it
 
 
@@ -64,7 +65,7 @@ class Agent(tf.Module):
         action = tf.zeros([batch_size, self._action_size])
         return self.world_model.rssm.initial(batch_size), action
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False)
     def policy(
         self, image: tf.Tensor, state: PolicyState, seed: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, PolicyState]:
@@ -86,7 +87,8 @@ class Agent(tf.Module):
             action = dist.mode(action_seed)
         return action, (latent, action)
 
-    @tf.function
+    # No Python control flow depends on tensors; tracing without autograph takes half the time.
+    @tf.function(autograph=False)
     def train_step(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Update world model, actor and value once (Algorithm 1) and return metrics, scalars.
 
@@ -97,28 +99,25 @@ class Agent(tf.Module):
         """
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
         batch = {**batch, "image": scale_image(batch["image"])}
-        with tf.GradientTape(persistent=True) as tape:
-            losses, metrics, post = self._model_loss(batch, model_seed)
-            start = {key: tf.stop_gradient(merge_time(value)) for key, value in post.items()}
-            behaviour_losses, behaviour_metrics = self._behaviour_losses(start, imagine_seed)
-            losses |= behaviour_losses
-            scaled = {key: self.optimizers[key].scale(loss) for key, loss in losses.items()}
-        metrics |= behaviour_metrics
+        with tf.GradientTape() as model_tape:
+            model_loss, post, metrics = self._model_loss(batch, model_seed)
+        # The behaviour does not train the model.
+        start = {key: tf.stop_gradient(merge_time(value)) for key, value in post.items()}
+        with tf.GradientTape() as actor_tape:
+            rollout = self._imagine(start, imagine_seed)
+            # Inside, so that the value's gradient does not go back through the rollout.
+            with tf.GradientTape() as value_tape:
+                actor_loss, value_loss, behaviour_metrics = self._behaviour_losses(*rollout)
 
-        # All gradients are of the same weights: no part sees another's update of this step.
+        # All gradients are taken before any update: each part sees the same weights of the others.
         gradients = {
-            key: tape.gradient(loss, self.optimizers[key].variables_)
-            for key, loss in scaled.items()
+            "model": (model_loss, self._gradients(model_tape, "model", model_loss)),
+            "actor": (actor_loss, self._gradients(actor_tape, "actor", actor_loss)),
+            "value": (value_loss, self._gradients(value_tape, "value", value_loss)),
         }
-        skipped = []
-        for key, optimizer in self.optimizers.items():
-            norm, applied = optimizer.apply(gradients[key], losses[key])
-            metrics[f"{key}_loss"] = losses[key]
-            metrics[f"{key}_grad_norm"] = norm
-            skipped.append(tf.cast(~applied, tf.float32))
-        return metrics | {"skipped_updates": tf.reduce_max(skipped)}
+        return metrics | behaviour_metrics | self._update(gradients)
 
-    @tf.function
+    @tf.function(autograph=False)
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
         """Return truth, open-loop prediction and error side by side, `[B, T, 64, 192, 3]` uint8."""
         truth = scale_image(batch["image"])
@@ -143,16 +142,19 @@ class Agent(tf.Module):
             weights |= {f"{key}_optimizer/{name}": slot for name, slot in slots.items()}
         return weights
 
-    def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[dict, dict, State]:
+    def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         section = self._config.model
-        loss, post, metrics = self.world_model.loss(
+        return self.world_model.loss(
             batch, seed, section.free_nats, section.kl_scale, section.discount_scale
         )
-        return {"model": loss}, metrics, post
 
-    def _behaviour_losses(self, start: State, seed: tf.Tensor) -> tuple[dict, dict]:
+    def _imagine(self, start: State, seed: tf.Tensor) -> tuple[State, Metrics]:
+        return self.world_model.imagine(self.actor, start, self._config.objective.horizon, seed)
+
+    def _behaviour_losses(
+        self, states: State, entropies: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
         section = self._config.objective
-        states, entropies = self.world_model.imagine(self.actor, start, section.horizon, seed)
         feat = self.world_model.rssm.get_feat(states)
         imagined = Imagined(
             reward=self.world_model.reward(feat).mode(),
@@ -176,7 +178,19 @@ class Agent(tf.Module):
             "confidence_min": tf.reduce_min(terms.weight),
             "confidence_max": tf.reduce_max(terms.weight),
         }
-        return {"actor": actor_loss, "value": value_loss}, metrics
+        return actor_loss, value_loss, metrics
+
+    def _gradients(self, tape: tf.GradientTape, part: str, loss: tf.Tensor) -> list[tf.Tensor]:
+        optimizer = self.optimizers[part]
+        return tape.gradient(optimizer.scale(loss), optimizer.variables_)
+
+    def _update(self, gradients: dict[str, tuple[tf.Tensor, list[tf.Tensor]]]) -> Metrics:
+        metrics, skipped = {}, []
+        for part, (loss, gradient) in gradients.items():
+            norm, updated = self.optimizers[part].apply(gradient, loss)
+            metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
+            skipped.append(tf.cast(~updated, tf.float32))
+        return metrics | {"skipped_updates": tf.reduce_max(skipped)}
 
     def _build(self) -> None:
         """Create all weights by one pass over an empty batch, so that nothing is created later."""

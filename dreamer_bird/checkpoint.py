@@ -41,8 +41,8 @@ def load_latest(directory: Path) -> tuple[Arrays, dict] | None:
             )
     if paths:
         raise CheckpointError(
-            f"no checkpoint in {directory} can be read: restore one from a backup, or choose another "
-            "--logdir to start again"
+            f"no checkpoint in {directory} can be read: restore one from a backup, "
+            "or choose another --logdir to start again"
         )
     return None
 

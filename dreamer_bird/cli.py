@@ -3,6 +3,7 @@
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
+from dreamer_bird.logdir import check_logdir
 
 
 class Command(NamedTuple):
@@ -25,10 +27,11 @@ class Command(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors the user can cause become one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
     try:
         return _dispatch(arguments)
     except RunError as error:
-        print(f"{_program()}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{_program()}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130  # as shells report a process that was interrupted
@@ -60,17 +63,6 @@ def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return flags, presets
 
 
-def check_logdir(logdir: str | Path) -> None:
-    """Refuse a logdir that cannot be created or written, with ConfigError; create nothing."""
-    existing = Path(logdir).absolute()
-    while not os.path.lexists(existing):
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ConfigError(f"--logdir {logdir}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"--logdir {logdir}: no permission to write in {existing}")
-
-
 def _dispatch(arguments: list[str]) -> int:
     if "--version" in arguments:
         from dreamer_bird import __version__
@@ -89,7 +81,7 @@ def _train(arguments: list[str]) -> int:
         print("\n".join(_help()))
         return 0
     config = load(*parse_flags(arguments))
-    check_logdir(config.logdir)
+    check_logdir(config)
     with _quiet_import():
         from dreamer_bird.train import train
 

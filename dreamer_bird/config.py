@@ -96,7 +96,14 @@ _RULES = {
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
-RESUMABLE = {"steps", "logdir", "train.eval_every", "train.save_every", "train.max_skipped"}
+RESUMABLE = {
+    "steps",
+    "logdir",
+    "precision",
+    "train.eval_every",
+    "train.save_every",
+    "train.max_skipped",
+}
 
 
 class Config(Mapping):

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from dreamer_bird import checkpoint, seeds
 from dreamer_bird.agent import IMAGE_SHAPE, Agent
-from dreamer_bird.config import Config, differences
+from dreamer_bird.config import Config
 from dreamer_bird.driver import Act, collect_episode
 from dreamer_bird.envs import make_env
 from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.errors import CheckpointError, ResumeError, RunError
+from dreamer_bird.errors import CheckpointError, RunError
+from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
 from dreamer_bird.precision import resolve_precision
 from dreamer_bird.replay import Replay
@@ -29,12 +29,10 @@ VIDEO_CONTEXT = 5
 def train(config: Config) -> None:
     """Train until `config.steps`, from the last checkpoint in the logdir if there is one.
 
-    Raises ResumeError if another configuration started the run in that logdir, and RunError if
-    training cannot go on.
+    Raises RunError if training cannot go on.
     """
     config = config.replace(precision=resolve_precision(config.precision))
-    logdir = Path(config.logdir)
-    _claim(logdir, config)
+    logdir = claim_logdir(config)
     make = partial(make_env, config.task, size=IMAGE_SHAPE[0], **config.env)
     with ExitStack() as stack:
         env, eval_env = (
@@ -157,8 +155,6 @@ class Run:
         return rng.uniform(space.low, space.high).astype(np.float32), None
 
     def _policy(self, purpose: str, training: bool) -> Act:
-        training = tf.constant(training)
-
         def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
             state = self.agent.initial(1) if state is None else state
             seed = seeds.stateless(self.config.seed, purpose, self.episodes, t)
@@ -222,23 +218,6 @@ class Run:
 
 
 _COUNTERS = ("step", "episodes", "updates", "next_eval", "skipped_in_a_row")
-
-
-def _claim(logdir: Path, config: Config) -> None:
-    """Create the logdir and save the configuration in it, or check that it is the same run."""
-    saved = logdir / "config.yaml"
-    try:
-        logdir.mkdir(parents=True, exist_ok=True)
-        if saved.exists():
-            lines = differences(Config.read(saved), config)
-            if lines:
-                raise ResumeError(
-                    f"--logdir {logdir}: it holds another run ({'; '.join(lines)}); "
-                    "choose another logdir or the same settings"
-                )
-        config.save(saved)
-    except OSError as error:
-        raise RunError(f"--logdir {logdir}: {error.strerror}") from None
 
 
 def _finite_mean(values: np.ndarray) -> float:

@@ -24,7 +24,8 @@ ensure_venv_module() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing $package"
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            "$package" >/dev/null
     else
         echo "$1 cannot make virtual environments: run \`sudo apt-get install $package\`" >&2
         return 1

@@ -1,4 +1,4 @@
-"""Which OpenGL renders the frames, and a check that it does: `python -m dreamer_bird.envs.rendering`."""
+"""Chooses the OpenGL for rendering; `python -m dreamer_bird.envs.rendering` tries it out."""
 
 import ctypes
 import os
@@ -6,10 +6,12 @@ import sys
 import time
 from ctypes.util import find_library
 
-INSTALL_COMMAND = "sudo apt-get install --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
+from dreamer_bird.errors import RunError
+
+INSTALL_COMMAND = "sudo apt-get install libegl1 libgl1-mesa-dri libopengl0"
 
 
-class RenderingError(RuntimeError):
+class RenderingError(RunError):
     """No frame can be rendered on this machine; the message says what to install."""
 
 
@@ -55,6 +57,7 @@ def main(frames: int = 20) -> int:
     """Render frames and print one line: how fast, or what to install; return the exit status."""
     from dreamer_bird.envs import make_env
 
+    chosen = os.environ.get("MUJOCO_GL")
     try:
         env = make_env("dmc_pendulum_swingup")
         env.reset(seed=0)
@@ -63,7 +66,12 @@ def main(frames: int = 20) -> int:
             env.step(env.action_space.sample())
         milliseconds = (time.perf_counter() - start) / frames * 1000
     except Exception as error:  # Whatever is missing, the driver's stack has its own exception.
-        print(f"rendering: {' '.join(str(error).split())}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        if chosen:
+            line += f" (with MUJOCO_GL={chosen}: unset it to use an OpenGL that works)"
+        elif INSTALL_COMMAND not in line:
+            line += f": run `{INSTALL_COMMAND}`"
+        print(f"rendering: {line}", file=sys.stderr)
         return 1
     print(f"rendering: {os.environ['MUJOCO_GL']}, {milliseconds:.1f} ms a frame")
     return 0

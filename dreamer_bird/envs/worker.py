@@ -6,7 +6,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from dreamer_bird.errors import RunError
+
 Observation = dict[str, np.ndarray]
 
 
-class WorkerError(RuntimeError):
+class WorkerError(RunError):
     """An environment that failed, died or hung; the message names its worker and says how."""
 
 
@@ -136,8 +138,6 @@ def _work(connection: Connection, pickled_make: bytes) -> None:
     status = 0
     try:
         _serve(connection, pickle.loads(pickled_make))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # The learner has closed the stream, or is gone.
     except Exception:
         status = 1
         with suppress(OSError):
@@ -150,12 +150,11 @@ def _work(connection: Connection, pickled_make: bytes) -> None:
 
 def _serve(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
     if "tensorflow" in sys.modules:
-        raise ImportError(f"{make} comes from a module that imports TensorFlow")
+        raise ImportError(f"{getattr(make, 'func', make)} or its module imports TensorFlow")
     env = make()
     try:
         connection.send((False, (env.observation_space, env.action_space)))
-        while True:
-            method, argument = connection.recv()
+        for method, argument in _requests(connection):
             if method == "reset":
                 answer = _checked(env.reset(seed=argument)[0], env.observation_space)
             else:
@@ -167,6 +166,13 @@ def _serve(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
             connection.send((False, answer))
     finally:
         env.close()
+
+
+def _requests(connection: Connection) -> Iterator[tuple[str, Any]]:
+    # The stream ends when the learner closes it, and when the learner is gone.
+    with suppress(EOFError, ConnectionResetError):
+        while True:
+            yield connection.recv()
 
 
 def _checked(observation: Observation, space: gymnasium.spaces.Dict) -> Observation:

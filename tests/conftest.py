@@ -1,0 +1,62 @@
+"""Fixtures shared by the tests; TensorFlow is imported only where a fixture needs it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from dreamer_bird import seeds
+from dreamer_bird.config import Config, load
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+BATCH, LENGTH, ACTIONS = 2, 4, 2
+
+
+def _config(**flags: object) -> Config:
+    dotted = {key.replace("__", "."): value for key, value in flags.items()}
+    return load({"precision": "float32", **dotted}, ["debug"])
+
+
+@pytest.fixture(scope="session")
+def make_agent():
+    """Build a tiny agent: settings as keywords, `objective__alpha=0` for `objective.alpha`."""
+    from dreamer_bird.agent import Agent
+
+    return lambda **flags: Agent(_config(**flags), ACTIONS)
+
+
+@pytest.fixture(scope="session")
+def shared_agent(make_agent):
+    return make_agent()
+
+
+@pytest.fixture
+def agent(shared_agent):
+    """The tiny agent whose functions are traced once for all tests, with its first weights."""
+    variables = shared_agent.named_variables()
+    first = {name: variable.numpy() for name, variable in variables.items()}
+    yield shared_agent
+    for name, variable in variables.items():
+        variable.assign(first[name])
+
+
+@pytest.fixture
+def batch():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    shape = (BATCH, LENGTH)
+    return {
+        "image": tf.constant(rng.integers(0, 256, (*shape, 64, 64, 3), dtype=np.uint8)),
+        "action": tf.constant(rng.uniform(-1, 1, (*shape, ACTIONS)), tf.float32),
+        "reward": tf.constant(rng.normal(size=shape), tf.float32),
+        "discount": tf.ones(shape),
+    }
+
+
+@pytest.fixture
+def seed():
+    import tensorflow as tf
+
+    return tf.constant(seeds.stateless(0, "test", 0))

@@ -1,0 +1,62 @@
+import json
+
+import numpy as np
+import pytest
+
+from dreamer_bird import checkpoint
+from dreamer_bird.errors import CheckpointError
+
+ARRAYS = {"encoder/h1/kernel": np.arange(6.0).reshape(2, 3), "count": np.int64(7)}
+
+
+def test_arrays_and_header_come_back(tmp_path):
+    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000, "replay": ["a", "b"]})
+    arrays, header = checkpoint.load_latest(tmp_path)
+    assert arrays.keys() == ARRAYS.keys()
+    for key, value in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[key], value)
+    assert header["step"] == 1000 and header["replay"] == ["a", "b"]
+
+
+def test_there_is_none_in_a_new_directory(tmp_path):
+    assert checkpoint.load_latest(tmp_path / "new") is None
+
+
+def test_the_newest_counts_and_only_the_last_ones_are_kept(tmp_path):
+    for step in (900, 10000, 2000, 30000):
+        checkpoint.save(tmp_path, step, ARRAYS, {"step": step})
+    assert checkpoint.load_latest(tmp_path)[1]["step"] == 30000
+    assert len(list(tmp_path.iterdir())) == checkpoint.KEEP
+
+
+@pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
+def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, keep):
+    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000})
+    path = checkpoint.save(tmp_path, 2000, ARRAYS, {"step": 2000})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else 1])
+    with pytest.warns(UserWarning, match=r"0000002000\.npz is damaged"):
+        assert checkpoint.load_latest(tmp_path)[1]["step"] == 1000
+
+
+def test_nothing_but_damaged_ones_is_an_error_that_says_what_to_do(tmp_path):
+    checkpoint.save(tmp_path, 1000, ARRAYS, {}).write_bytes(b"PK")
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(CheckpointError, match="another --logdir"),
+    ):
+        checkpoint.load_latest(tmp_path)
+
+
+def test_another_version_is_refused_by_name(tmp_path):
+    path = tmp_path / "0000001000.npz"
+    header = np.frombuffer(json.dumps({"version": 99}).encode(), np.uint8)
+    np.savez(path, **{"header.json": header})
+    with pytest.raises(CheckpointError, match="version 99"):
+        checkpoint.load_latest(tmp_path)
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    np.savez(tmp_path / "0000001000.npz", evil=np.array([object()], dtype=object))
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError):
+        checkpoint.load_latest(tmp_path)

@@ -1,0 +1,291 @@
+"""The 20 tasks. They run in a process without TensorFlow, beside which software OpenGL crashes."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from dreamer_bird.envs import TASKS, make_env
+
+ACTIONS = {
+    "acrobot": 1,
+    "cartpole": 1,
+    "cheetah": 6,
+    "cup": 2,
+    "finger": 2,
+    "hopper": 4,
+    "pendulum": 1,
+    "quadruped": 12,
+    "reacher": 2,
+    "walker": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def isolated():
+    """Run a function of this module in another process and return what it returns."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=60)
+
+
+def play(env, seed, steps=2):
+    """Return the images and rewards of the first steps under random actions."""
+    generator = np.random.default_rng(0)
+    images, rewards = [env.reset(seed=seed)[0]["image"]], []
+    for _ in range(steps):
+        action = generator.uniform(-1, 1, env.action_space.shape).astype(np.float32)
+        observation, reward, _, _, _ = env.step(action)
+        images.append(observation["image"])
+        rewards.append(reward)
+    return np.stack(images), np.array(rewards)
+
+
+def play_thrice(task):
+    env, fresh = make_env(task), make_env(task)
+    episodes = [play(env, 1), play(env, 2), play(env, 1), play(fresh, 1)]
+    spaces = env.observation_space, env.action_space
+    env.close()
+    fresh.close()
+    return spaces, episodes
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_spaces_pixels_and_seeds(isolated, task):
+    spaces, (first, other, again, fresh) = isolated(play_thrice, task)
+    observation_space, action_space = spaces
+    assert action_space == gymnasium.spaces.Box(-1, 1, (ACTIONS[task.split("_")[1]],), np.float32)
+    assert list(observation_space) == ["image"]
+    assert observation_space["image"] == gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    images, rewards = first
+    assert images.shape == (3, 64, 64, 3)
+    assert images.dtype == np.uint8
+    assert images[0].std() > 10  # A scene, not an empty buffer.
+    assert np.any(images[0] != images[2])  # The world moves, and the frames are no views of one.
+    assert np.all((rewards >= 0) & (rewards <= 2))
+    for repeated in (again, fresh):
+        np.testing.assert_array_equal(repeated[0], images)
+        np.testing.assert_array_equal(repeated[1], rewards)
+    assert np.any(other[0][0] != images[0])
+
+
+def play_blindly(task, keywords, actions):
+    """Count the agent steps and physics of one episode, without paying for its pixels."""
+    env = make_env(task, **keywords)
+    image = env.reset(seed=0)[0]["image"]
+    base = env.unwrapped
+    base._observe = lambda: {"image": image}
+    steps, ends = 0, (False, False)
+    while not any(ends) and steps < 2000:
+        action = actions[steps % len(actions)] * np.ones(env.action_space.shape, np.float32)
+        _, _, *ends, _ = env.step(action)
+        steps += 1
+    physics = base._env.physics
+    environment_steps = physics.time() / base._env.control_timestep()
+    env.close()
+    return steps, environment_steps, tuple(ends)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_episode_has_1000_environment_steps(isolated, task):
+    steps, environment_steps, ends = isolated(play_blindly, task, {}, [-0.5, 1.0, 0.25])
+    assert steps == 500
+    assert environment_steps == pytest.approx(1000)
+    assert ends == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "limit", "steps"), [(1, 30, 30), (4, 1000, 250), (2, 3000, 1500)]
+)
+def test_other_repeats_and_limits(isolated, repeat, limit, steps):
+    keywords = {"action_repeat": repeat, "time_limit": limit}
+    found = isolated(play_blindly, "dmc_pendulum_swingup", keywords, [0.0])
+    assert found == (steps, pytest.approx(limit), (False, True))
+
+
+class _Timesteps:
+    """Stands in for the suite's environment: rewards 1, 2, 3..., and an end after `length`."""
+
+    def __init__(self, env, length, discount):
+        self.env, self.length, self.discount, self.count = env, length, discount, 0
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def step(self, action):
+        import dm_env
+
+        self.count += 1
+        last = self.count == self.length
+        kind = dm_env.StepType.LAST if last else dm_env.StepType.MID
+        return dm_env.TimeStep(kind, float(self.count), self.discount if last else 1.0, {})
+
+
+def step_to_the_end(length, discount):
+    env = make_env("dmc_cartpole_balance", action_repeat=4)
+    env.reset(seed=0)
+    base = env.unwrapped
+    rendered = []
+    observe = base._observe
+    base._observe = lambda: rendered.append(1) or observe()
+    base._env = _Timesteps(base._env, length, discount)
+    results = [env.step(np.zeros(1, np.float32))[1:4] for _ in range(2)]
+    env.close()
+    return results, len(rendered)
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.0])
+def test_rewards_are_summed_up_to_the_end(isolated, discount):
+    results, rendered = isolated(step_to_the_end, 6, discount)
+    assert results[0] == (1 + 2 + 3 + 4, False, False)
+    assert results[1] == (5 + 6, discount == 0, discount == 1)
+    assert rendered == 2  # Once for each agent step.
+
+
+def controls(task, action):
+    env = make_env(task)
+    env.reset(seed=0)
+    env.step(np.full(env.action_space.shape, action, np.float32))
+    spec, control = env.unwrapped._env.action_spec(), env.unwrapped._env.physics.data.ctrl.copy()
+    env.close()
+    return spec.minimum, spec.maximum, control
+
+
+@pytest.mark.parametrize("action", [-1.0, 0.0, 1.0])
+def test_actions_span_the_bounds_of_the_task(isolated, action):
+    low, high, control = isolated(controls, "dmc_quadruped_walk", action)
+    assert high.max() == 1.1
+    np.testing.assert_allclose(control, low + (action + 1) / 2 * (high - low), atol=1e-12)
+
+
+def refusal(action):
+    env = make_env("dmc_reacher_easy")
+    env.reset(seed=0)
+    with pytest.raises(ValueError) as caught:
+        env.step(np.array(action, np.float32))
+    env.step(np.full(2, 1 + 1e-6, np.float32))  # Rounding is forgiven.
+    env.close()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ([0.5, np.nan], "action [0.5 nan] is not finite and within [-1, 1]"),
+        ([np.inf, 0.0], "action [inf  0.] is not finite and within [-1, 1]"),
+        ([0.0, -1.01], "action [ 0.   -1.01] is not finite and within [-1, 1]"),
+        ([0.5], "action [0.5] has shape (1,) instead of (2,)"),
+    ],
+)
+def test_an_action_outside_of_the_space_is_refused(isolated, action, words):
+    assert isolated(refusal, action) == words
+
+
+def frame(keywords):
+    env = make_env("dmc_cartpole_swingup", **keywords)
+    image = env.reset(seed=0)[0]["image"]
+    assert env.render() is image
+    env.close()
+    return image
+
+
+def test_only_the_shadow_goes_when_cartpole_has_none(isolated):
+    shadows, none = (isolated(frame, {"shadows": on}).astype(int) for on in (True, False))
+    difference = np.abs(shadows - none)
+    assert difference.max() > 20
+    assert (difference.max(-1) > 20).mean() < 0.1
+
+
+def test_other_sizes(isolated):
+    small, large = (isolated(frame, {"size": size}) for size in (64, 128))
+    assert large.shape == (128, 128, 3)
+    halved = large.reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(halved - small).mean() < 3  # The same scene.
+
+
+def check():
+    env = make_env("dmc_pendulum_swingup").unwrapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(env)
+    env.close()
+    return [str(warning.message) for warning in caught]
+
+
+def test_gymnasium_finds_the_environment_sound(isolated):
+    # The one exception: it can try other render modes only in environments that it registered.
+    assert all("alternative render modes" in message for message in isolated(check))
+
+
+def test_an_unknown_task_is_refused_with_the_choices():
+    with pytest.raises(
+        ValueError, match="unknown task 'dmc_cartpole_fly': choose from dmc_acrobot"
+    ):
+        make_env("dmc_cartpole_fly")
+
+
+def python(*arguments, **variables):
+    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_importing_the_package_imports_no_simulator_and_using_it_no_tensorflow():
+    code = """if True:
+        import sys
+        import dreamer_bird.envs, dreamer_bird.envs.rendering
+        heavy = {"dm_control", "mujoco", "OpenGL", "gymnasium", "tensorflow"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        import dreamer_bird.envs.worker
+        dreamer_bird.envs.make_env("dmc_cup_catch").reset(seed=0)
+        assert not {"tensorflow", "torch", "jax"} & set(sys.modules)
+        print("fine", flush=True)
+        import os; os._exit(0)
+    """
+    result = python("-c", code)
+    assert (result.stdout, result.returncode) == ("fine\n", 0), result.stderr
+
+
+def test_the_check_of_rendering_prints_one_line():
+    result = python("-m", "dreamer_bird.envs.rendering")
+    assert result.returncode == 0, result.stderr
+    backend, rest = result.stdout.removeprefix("rendering: ").split(", ")
+    assert backend in ("egl", "osmesa", "glfw")
+    assert rest.endswith(" ms a frame\n")
+    assert result.stderr == ""
+
+
+def test_the_check_of_rendering_tells_what_to_do():
+    result = python("-m", "dreamer_bird.envs.rendering", MUJOCO_GL="eagle")
+    assert (result.stdout, result.returncode) == ("", 1)
+    assert result.stderr.count("\n") == 1
+    assert "MUJOCO_GL=eagle: unset it" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")
+def test_a_machine_without_a_driver_is_told_what_to_install():
+    # An empty list of drivers is what a machine with the bare EGL library has.
+    code = """if True:
+        import dreamer_bird.envs.rendering as rendering
+        find = rendering.find_library
+        rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
+        raise SystemExit(rendering.main())
+    """
+    result = python("-c", code, __EGL_VENDOR_LIBRARY_DIRS="/nowhere")
+    assert (result.stdout, result.returncode) == ("", 1)
+    assert result.stderr == (
+        "rendering: no OpenGL that works was found: "
+        "run `sudo apt-get install libegl1 libgl1-mesa-dri libopengl0`\n"
+    )

@@ -1,0 +1,89 @@
+"""Imports point one way, and what must stay free of TensorFlow does."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "dreamer_bird"
+TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras", "tensorboard"}
+NETWORKS = {"layers", "networks", "rssm", "world_model", "agent", "optimizer"}
+# Only these see the whole configuration.
+SEE_CONFIG = {"agent.py", "train.py", "cli.py", "logdir.py"}
+NO_TENSORFLOW = [
+    "dreamer_bird",
+    "dreamer_bird.cli",
+    "dreamer_bird.config",
+    "dreamer_bird.errors",
+    "dreamer_bird.seeds",
+    "dreamer_bird.storage",
+    "dreamer_bird.logdir",
+    "dreamer_bird.replay",
+    "dreamer_bird.checkpoint",
+    "dreamer_bird.driver",
+    "dreamer_bird.stopwatch",
+    "dreamer_bird.envs",
+    "dreamer_bird.envs.dmc",
+    "dreamer_bird.envs.worker",
+]
+
+
+def imported(path):
+    """Names of all modules that a file imports, in functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def inner(path):
+    """Modules of this package that a file imports."""
+    found = {name.split(".")[1] for name in imported(path) if name.startswith("dreamer_bird.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("module", ["objectives", "returns", "distributions"])
+def test_the_maths_knows_no_networks(module):
+    assert not inner(PACKAGE / f"{module}.py") & (NETWORKS | {"config", "train"})
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("envs/*.py")), ids=lambda path: path.name)
+def test_environments_know_neither_tensorflow_nor_the_agent(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & TENSORFLOW
+    assert inner(path) <= {"envs", "errors"}
+
+
+def test_only_the_agent_and_the_top_see_the_configuration():
+    assert {path.name for path in PACKAGE.rglob("*.py") if "config" in inner(path)} <= SEE_CONFIG
+
+
+def test_there_is_no_cycle():
+    graph = {path.stem: inner(path) - {path.stem} for path in PACKAGE.glob("*.py")}
+    graph["envs"] = set().union(*(inner(path) for path in PACKAGE.glob("envs/*.py"))) - {"envs"}
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"cycle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+def test_importing_these_brings_no_tensorflow():
+    code = f"import sys, {', '.join(NO_TENSORFLOW)}; print(sorted(sys.modules))"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert not TENSORFLOW & set(ast.literal_eval(loaded))
+
+
+def test_the_variants_are_named_in_one_module_only():
+    named = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in ("bird", "soft_bird", "dreamer")
+    }
+    assert named == {"objectives.py"}

@@ -1,0 +1,253 @@
+"""The layers against NumPy; the references serve the tests of the networks too."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dreamer_bird.layers import Conv, Dense, GRUCell, TransposedConv
+
+
+def dense(x, layer):
+    return x @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
+
+
+def conv(x, layer):
+    """Convolution of stride 2, one output pixel at a time, `[N, H, W, C]` in float64."""
+    kernel = layer.kernel.numpy().astype(np.float64)
+    size, filters = kernel.shape[0], kernel.shape[-1]
+    height, width = ((extent - size) // 2 + 1 for extent in x.shape[1:3])
+    y = np.empty((len(x), height, width, filters))
+    for i, j in np.ndindex(height, width):
+        patch = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
+        y[:, i, j] = np.tensordot(patch, kernel, 3)
+    return y + layer.bias.numpy()
+
+
+def transposed_conv(x, layer):
+    """Transposed convolution of stride 2, scattering one input pixel at a time."""
+    kernel = layer.kernel.numpy().astype(np.float64)
+    size, filters = kernel.shape[0], kernel.shape[2]
+    height, width = (2 * (extent - 1) + size for extent in x.shape[1:3])
+    y = np.zeros((len(x), height, width, filters))
+    for i, j in np.ndindex(*x.shape[1:3]):
+        y[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += np.einsum(
+            "nc,klfc->nklf", x[:, i, j], kernel
+        )
+    return y + layer.bias.numpy()
+
+
+def gru(x, state, layer):
+    """Keras's equations with `reset_after`."""
+    kernel, recurrent, bias = (
+        weight.numpy().astype(np.float64)
+        for weight in (layer.kernel, layer.recurrent_kernel, layer.bias)
+    )
+    update_x, reset_x, candidate_x = np.split(x @ kernel + bias[0], 3, -1)
+    update_h, reset_h, candidate_h = np.split(state @ recurrent + bias[1], 3, -1)
+    update = 1 / (1 + np.exp(-update_x - update_h))
+    reset = 1 / (1 + np.exp(-reset_x - reset_h))
+    return update * state + (1 - update) * np.tanh(candidate_x + reset * candidate_h)
+
+
+def randomise(module, scale=0.1):
+    """Give biases values other than zero, so that leaving one out shows."""
+    rng = np.random.default_rng(1)
+    for variable in module.trainable_variables:
+        variable.assign_add(rng.normal(0, scale, variable.shape))
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 3, 4, 3)])
+def test_dense(shape):
+    layer = Dense(5)
+    layer.ensure_built(3)
+    randomise(layer)
+    x = normal(*shape)
+    np.testing.assert_allclose(layer(tf.constant(x)), dense(x, layer), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 9, 12, 1), (3, 4, 5, 2)])
+def test_conv(shape):
+    layer = Conv(5, 4)
+    layer.ensure_built(shape[-1])
+    randomise(layer)
+    x = normal(*shape)
+    np.testing.assert_allclose(layer(tf.constant(x)), conv(x, layer), rtol=1e-4, atol=1e-5)
+
+
+FORMS = {"_from_one_pixel", "_by_phases", "_native"}
+
+
+@pytest.fixture(
+    params=[
+        ("_from_one_pixel", (3, 1, 1, 6), 2, 5),
+        ("_from_one_pixel", (3, 1, 1, 6), 20, 6),
+        ("_by_phases", (2, 5, 4, 3), 1, 5),
+        ("_by_phases", (2, 5, 4, 3), 15, 5),
+        ("_by_phases", (2, 4, 5, 3), 2, 6),
+        ("_by_phases", (2, 1, 3, 2), 3, 6),
+        ("_native", (2, 5, 4, 3), 16, 5),
+        ("_native", (2, 3, 4, 3), 17, 6),
+    ],
+    ids=lambda case: f"{case[0][1:]}-{case[1][1]}x{case[1][2]}-{case[2]}-size{case[3]}",
+)
+def transposed(request, monkeypatch):
+    """Yield a layer that can compute in one form only, and an input that it takes it for."""
+    form, shape, filters, size = request.param
+    layer = TransposedConv(filters, size)
+    layer.ensure_built(shape[-1])
+    randomise(layer)
+    for other in FORMS - {form}:
+        monkeypatch.setattr(layer, other, None)
+    return layer, normal(*shape)
+
+
+def assert_close(ours, reference):
+    """Equal to 1e-4 of the largest entry."""
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4 * np.abs(reference).max())
+
+
+def test_transposed_conv_is_a_scatter(transposed):
+    layer, x = transposed
+    assert_close(layer(tf.constant(x)), transposed_conv(x, layer))
+
+
+def gradients(function, x, weights, upstream):
+    x = tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, [x, *weights], upstream)
+
+
+def test_transposed_conv_gradients_against_numpy(transposed):
+    layer, x = transposed
+    kernel = layer.kernel.numpy().astype(np.float64)
+    upstream = np.random.default_rng(2).normal(size=transposed_conv(x, layer).shape)
+    ours = gradients(layer, x, [layer.kernel, layer.bias], upstream.astype(np.float32))
+    x_gradient, kernel_gradient = np.zeros_like(x), np.zeros_like(kernel)
+    size = layer.size
+    for i, j in np.ndindex(*x.shape[1:3]):
+        patch = upstream[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
+        x_gradient[:, i, j] = np.tensordot(patch, kernel, 3)
+        kernel_gradient += np.einsum("nklf,nc->klfc", patch, x[:, i, j])
+    for one, other in zip(
+        ours, (x_gradient, kernel_gradient, upstream.sum((0, 1, 2))), strict=True
+    ):
+        assert_close(one, other)
+
+
+def test_transposed_conv_against_tensorflow(transposed):
+    layer, x = transposed
+    shape = transposed_conv(x, layer).shape
+
+    def reference(x):
+        return tf.nn.conv2d_transpose(x, layer.kernel, shape, 2, "VALID") + layer.bias
+
+    upstream = tf.random.stateless_normal(shape, [0, 1])
+    assert_close(layer(x), reference(tf.constant(x, tf.float32)))
+    weights = [layer.kernel, layer.bias]
+    for ours, theirs in zip(
+        gradients(layer, x, weights, upstream),
+        gradients(reference, x, weights, upstream),
+        strict=True,
+    ):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype, error", [(tf.float16, 3e-3), (tf.bfloat16, 3e-2)])
+def test_half_precision_computes_the_same(monkeypatch, dtype, error):
+    x = normal(2, 5, 4, 3)
+    layers = [Dense(5, None, dtype), Conv(5, 4, None, dtype), TransposedConv(16, 5, None, dtype)]
+    monkeypatch.setattr(layers[2], "_native", None)  # slow in half precision
+    for layer, reference in zip(layers, (dense, conv, transposed_conv), strict=True):
+        y = layer(tf.constant(x))
+        assert y.dtype == dtype
+        assert {weight.dtype for weight in layer.trainable_variables} == {tf.float32}
+        expected = reference(x, layer)
+        atol = error * np.abs(expected).max()
+        np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=0, atol=atol)
+
+
+def test_activation_comes_last():
+    x = normal(2, 5, 5, 3)
+    for layer, reference in (
+        (Dense(4, tf.nn.elu), dense),
+        (Conv(4, 4, tf.nn.elu), conv),
+        (TransposedConv(4, 5, tf.nn.elu), transposed_conv),
+    ):
+        layer.ensure_built(3)
+        randomise(layer)
+        y = reference(x, layer)
+        assert y.min() < -0.1
+        assert_close(layer(tf.constant(x)), np.where(y > 0, y, np.expm1(y)))
+
+
+@pytest.fixture
+def cell():
+    cell = GRUCell(4)
+    cell.ensure_built(3)
+    randomise(cell)
+    return cell
+
+
+def test_gru_cell(cell):
+    x, state = normal(6, 3), normal(6, 4)
+    after = cell(tf.constant(x), tf.constant(state, tf.float32))
+    np.testing.assert_allclose(after, gru(x, state, cell), rtol=1e-5, atol=1e-6)
+
+
+def test_gru_cell_is_keras_s(cell):
+    reference = keras.layers.GRUCell(4, reset_after=True)
+    reference.build((6, 3))
+    reference.set_weights([v.numpy() for v in (cell.kernel, cell.recurrent_kernel, cell.bias)])
+    ours = theirs = tf.constant(normal(6, 4), tf.float32)
+    for step in range(5):
+        x = tf.constant(normal(6, 3) + step, tf.float32)
+        ours, theirs = cell(x, ours), reference(x, [theirs])[0]
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_gru_state_stays_float32(dtype):
+    cell = GRUCell(4, dtype)
+    x, state = normal(6, 3), normal(6, 4)
+    after = cell(tf.constant(x), tf.constant(state, tf.float32))
+    assert after.dtype == tf.float32
+    np.testing.assert_allclose(after, gru(x, state, cell), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "layer, fans",
+    [
+        (Dense(40), 30 + 40),
+        (Conv(40, 4), 16 * (30 + 40)),
+        (TransposedConv(40, 5), 25 * (30 + 40)),
+        (GRUCell(40), 30 + 120),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_initial_weights(layer, fans):
+    """Glorot's uniform kernel, orthogonal recurrent kernel and zero bias, as in Keras."""
+    layer.ensure_built(30)
+    kernel, limit = layer.kernel.numpy(), (6 / fans) ** 0.5
+    assert 0.95 * limit < np.abs(kernel).max() <= limit
+    assert kernel.std() == pytest.approx(limit / 3**0.5, rel=0.05)
+    assert not layer.bias.numpy().any()
+    if isinstance(layer, GRUCell):
+        recurrent = layer.recurrent_kernel.numpy()
+        np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(40), atol=1e-5)
+
+
+def test_weights_are_built_once_and_outside_of_traced_functions():
+    layer = Dense(4, name="h1")
+    function = tf.function(layer)
+    x = tf.ones([2, 3])
+    y, kernel = function(x), layer.kernel
+    np.testing.assert_allclose(layer(x), y, rtol=1e-6)
+    assert layer.kernel is kernel
+    assert {weight.name for weight in layer.trainable_variables} == {"h1/kernel:0", "h1/bias:0"}

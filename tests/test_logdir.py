@@ -1,0 +1,63 @@
+import os
+
+import pytest
+
+from dreamer_bird.config import Config, load
+from dreamer_bird.errors import ConfigError, ResumeError
+from dreamer_bird.logdir import check_logdir, claim_logdir
+
+
+def config(logdir, **flags):
+    return load({"logdir": str(logdir)} | flags)
+
+
+def test_it_may_be_new_or_there_and_checking_creates_nothing(tmp_path):
+    check_logdir(config(tmp_path))
+    check_logdir(config(tmp_path / "a" / "b"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    for logdir, blocked in ((file, file), (file / "run", file), (link, link)):
+        with pytest.raises(ConfigError, match=f"^--logdir {logdir}: {blocked} is not a folder$"):
+            check_logdir(config(logdir))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ConfigError, match=f"/new/run: no permission to write in {tmp_path}$"):
+        check_logdir(config(tmp_path / "new" / "run"))
+
+
+def test_what_only_the_system_knows_is_told_in_a_line(tmp_path):
+    with pytest.raises(ConfigError, match="File name too long"):
+        claim_logdir(config(tmp_path / ("x" * 300)))
+
+
+def test_claiming_keeps_the_settings(tmp_path):
+    settings = config(tmp_path / "run", seed=3)
+    assert claim_logdir(settings) == tmp_path / "run"
+    assert Config.read(tmp_path / "run" / "config.yaml") == settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "difference"),
+    [
+        ({"variant": "dreamer"}, "variant: saved bird, now dreamer"),
+        ({"task": "dmc_cup_catch"}, "task: saved dmc_cartpole_swingup, now dmc_cup_catch"),
+        ({"model.deter": 24}, "(model.deter: saved 300, now 24)"),
+    ],
+)
+def test_another_run_is_refused_and_the_difference_named(tmp_path, flags, difference):
+    claim_logdir(config(tmp_path))
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ResumeError) as caught:
+        check_logdir(config(tmp_path, **flags))
+    assert difference in str(caught.value) and "\n" not in str(caught.value)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_run_may_go_on_longer_and_in_another_precision(tmp_path):
+    claim_logdir(config(tmp_path))
+    check_logdir(config(tmp_path, steps=5_000_000, precision="float32"))

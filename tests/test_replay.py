@@ -1,0 +1,146 @@
+import warnings
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from counting_env import CountingEnv, shown
+
+from dreamer_bird.driver import collect_episode
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.replay import Replay
+from dreamer_bird.stopwatch import Stopwatch
+
+
+def episode(steps, number=0):
+    """An episode whose every row holds its number and its time."""
+    time = np.arange(steps + 1)
+    image = np.zeros((steps + 1, 2, 2, 3), np.uint8)
+    image[:, 0, 0, 0], image[:, 0, 0, 1] = number, time
+    return {
+        "image": image,
+        "action": time[:, None].astype(np.float32),
+        "reward": (1000 * number + time).astype(np.float32),
+        "discount": np.ones(steps + 1, np.float32),
+    }
+
+
+def starts(batch):
+    """The (episode, time) at which each sequence of a batch starts."""
+    return [(int(image[0, 0]), int(image[0, 1])) for image in batch["image"][:, 0, 0]]
+
+
+@pytest.fixture
+def replay(tmp_path):
+    return Replay(tmp_path, None, length=4)
+
+
+def test_sequences_are_uniform_over_all_starts_of_all_episodes_the_last_one_included(replay):
+    lengths = {1: 5, 2: 3, 3: 11}  # agent steps; rows are one more
+    for number, steps in lengths.items():
+        replay.add(f"{number}", episode(steps, number))
+    expected = {(n, t) for n, steps in lengths.items() for t in range(steps + 1 - 4 + 1)}
+    draws = 24000
+    counts = Counter(starts(replay.sample(draws, np.random.default_rng(0))))
+    assert set(counts) == expected
+    mean = draws / len(expected)
+    assert max(abs(count - mean) for count in counts.values()) < 5 * mean**0.5
+
+
+def test_rows_of_a_sequence_follow_each_other_in_one_episode(replay):
+    for number in (1, 2):
+        replay.add(f"{number}", episode(6, number))
+    batch = replay.sample(50, np.random.default_rng(0))
+    numbers, times = batch["image"][:, :, 0, 0, 0], batch["image"][:, :, 0, 0, 1].astype(int)
+    assert (numbers == numbers[:, :1]).all()
+    assert (times == times[:, :1] + np.arange(4)).all()
+    np.testing.assert_array_equal(batch["action"][..., 0], times)
+    np.testing.assert_array_equal(batch["reward"], 1000.0 * numbers + times)
+
+
+def test_the_oldest_episodes_leave_when_the_capacity_is_exceeded(tmp_path):
+    replay = Replay(tmp_path, 20, length=4)
+    for number in range(1, 6):
+        replay.add(f"{number}", episode(7, number))
+        assert replay.steps <= 20
+    assert replay.names == ["4", "5"]
+    assert {n for n, _ in starts(replay.sample(200, np.random.default_rng(0)))} == {4, 5}
+
+
+def test_the_same_generator_state_draws_the_same_sequences(replay):
+    replay.add("1", episode(40, 1))
+    first, same, other = (
+        starts(replay.sample(8, np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
+    assert first == same != other
+
+
+def test_an_episode_shorter_than_a_sequence_is_never_drawn_from(replay):
+    replay.add("1", episode(2, 1))
+    with pytest.raises(ValueError, match="4 steps"):
+        replay.sample(1, np.random.default_rng(0))
+    replay.add("2", episode(3, 2))
+    assert set(starts(replay.sample(20, np.random.default_rng(0)))) == {(2, 0)}
+
+
+def test_episodes_come_back_from_disk_as_they_were(tmp_path, replay):
+    for number in (1, 2):
+        replay.add(f"{number}", episode(6, number))
+    again = Replay(tmp_path, None, length=4)
+    again.load(replay.names)
+    first, second = (r.sample(30, np.random.default_rng(3)) for r in (replay, again))
+    for key, value in first.items():
+        assert second[key].dtype == value.dtype
+        np.testing.assert_array_equal(second[key], value)
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "other arrays", "not uint8", "missing"])
+def test_a_damaged_episode_is_set_aside_and_the_others_are_used(tmp_path, replay, damage):
+    for number in (1, 2):
+        replay.add(f"{number}", episode(6, number))
+    path = tmp_path / "1.npz"
+    content = path.read_bytes()
+    if damage == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "other arrays":
+        np.savez(path, image=np.zeros((3, 2, 2, 3), np.uint8))
+    elif damage == "not uint8":
+        np.savez(path, **(episode(6) | {"image": np.zeros((7, 2, 2, 3), np.float32)}))
+    else:
+        path.unlink()
+    again = Replay(tmp_path, None, length=4)
+    with pytest.warns(UserWarning, match=r"1\.npz is damaged"):
+        again.load(["1", "2"])
+    assert again.names == ["2"]
+    assert (tmp_path / "damaged" / "1.npz").exists() == (damage != "missing")
+
+
+def test_no_partial_file_is_left_and_none_is_ever_loaded(tmp_path, replay):
+    replay.add("1", episode(6, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["1.npz"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_action_image_and_reward_belong_together_through_worker_driver_and_replay(
+    tmp_path, terminal
+):
+    rng = np.random.default_rng(0)
+
+    def act(image, state, t):
+        assert image[0, 0, 0] == t
+        return rng.uniform(-1, 1, 1).astype(np.float32), None
+
+    with EnvWorker("counting", partial(CountingEnv, 20, terminal)) as env:
+        collected = collect_episode(env, act, 0, Stopwatch())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replay = Replay(tmp_path, None, length=6)
+        replay.add("1", collected)
+        batch = replay.sample(40, np.random.default_rng(0))
+    steps, actions = batch["image"][:, :, 0, 0, 0], batch["image"][:, :, 0, 1, 0]
+    np.testing.assert_array_equal(batch["reward"], 10.0 * steps)
+    np.testing.assert_array_equal(actions, shown(batch["action"]))
+    np.testing.assert_array_equal(batch["discount"], np.where((steps == 20) & terminal, 0.0, 1.0))
+    assert collected["action"][0] == 0 and len(collected["reward"]) == 21

@@ -1,0 +1,246 @@
+"""Worker processes: the protocol, and every way in which a worker can fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+from dreamer_bird.envs.worker import EnvWorker, WorkerError
+
+
+class Counter(gymnasium.Env):
+    """Shows the seed and the number of the step, and does harm where it is told to."""
+
+    observation_space = Dict({"count": Box(-np.inf, np.inf, (2,), np.float32)})
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, harm=None):
+        self.harm = harm
+        if harm == "constructor":
+            raise ValueError("no such robot")
+        if harm == "slow to start":
+            time.sleep(60)
+
+    def reset(self, *, seed=None, options=None):
+        self.seed, self.steps = seed, 0
+        if self.harm == "reset":
+            raise ValueError("cannot stand")
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.harm == "step":
+            raise ValueError("joint out of range")
+        if self.harm == "end of file":
+            raise EOFError("the environment's own file")
+        if self.harm == "exit":
+            os._exit(3)
+        if self.harm == "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
+        if self.harm == "interrupt":
+            os.kill(os.getpid(), signal.SIGINT)
+        reward = np.nan if self.harm == "nan" else float(action[0]) + self.steps
+        return self._observe(), reward, self.steps == 4, self.steps == 3, {}
+
+    def _observe(self):
+        if self.harm == "key":
+            return {"image": np.zeros(2, np.float32)}
+        if self.harm == "shape":
+            return {"count": np.zeros(3, np.float32)}
+        dtype = np.float64 if self.harm == "dtype" else np.float32
+        return {"count": np.array([self.seed, self.steps], dtype)}
+
+
+def worker(harm=None, timeout=30.0):
+    return EnvWorker("probe", partial(Counter, harm), timeout)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended but was not waited for, as its parent was killed, is not running.
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until_gone(pid, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_running(pid)
+
+
+def test_an_episode_passes_through_unchanged():
+    with worker() as env:
+        assert env.observation_space == Counter.observation_space
+        assert env.action_space == Counter.action_space
+        np.testing.assert_array_equal(env.reset(7)["count"], [7, 0])
+        ends = []
+        for step in range(1, 5):
+            action = np.array([0.25], np.float32)
+            observation, reward, terminated, truncated = env.step(action)
+            np.testing.assert_array_equal(observation["count"], [7, step])
+            assert observation["count"].dtype == np.float32
+            assert reward == step + 0.25
+            ends.append((terminated, truncated))
+        assert ends == [(False, False), (False, False), (False, True), (True, False)]
+        np.testing.assert_array_equal(env.reset(8)["count"], [8, 0])
+
+
+def test_the_split_step_is_the_same_step_and_cannot_be_mixed_up():
+    with worker() as env:
+        env.reset(1)
+        with pytest.raises(RuntimeError, match="without step_async"):
+            env.step_wait()
+        env.step_async(np.array([0.5], np.float32))
+        with pytest.raises(RuntimeError, match="step was called before step_wait"):
+            env.step_async(np.zeros(1, np.float32))
+        with pytest.raises(RuntimeError, match="reset was called before step_wait"):
+            env.reset(1)
+        observation, reward, _, _ = env.step_wait()
+        np.testing.assert_array_equal(observation["count"], [1, 1])
+        assert reward == 1.5
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("constructor", ["ValueError: no such robot", "in __init__"]),
+        ("reset", ["ValueError: cannot stand", "in reset"]),
+        ("step", ["ValueError: joint out of range", "in step"]),
+        ("end of file", ["EOFError: the environment's own file", "in step"]),
+        ("nan", ["reward is nan"]),
+        ("key", ["observation has ['image'] instead of ['count']"]),
+        ("shape", ["observation 'count' is float32 (3,) instead of float32 (2,)"]),
+        ("dtype", ["observation 'count' is float64 (2,) instead of float32 (2,)"]),
+        ("exit", ["died: exit code 3"]),
+    ],
+)
+def test_a_failure_names_the_worker_and_its_cause(harm, words):
+    env = worker(harm)
+    pid = env._process.pid
+    with pytest.raises(WorkerError) as caught:
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+    for word in [f"environment worker 'probe' (pid {pid})", *words]:
+        assert word in str(caught.value)
+    assert not is_running(pid)
+    with pytest.raises(WorkerError, match="is closed"):
+        env.reset(0)
+
+
+def test_a_killed_worker_is_noticed_at_once():
+    with worker() as env:
+        env.reset(0)
+        os.kill(env._process.pid, signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(WorkerError, match=r"'probe'.*died: signal SIGKILL"):
+            env.step(np.zeros(1, np.float32))
+        assert time.monotonic() - start < 2
+
+
+def test_a_hanging_worker_is_given_up_and_leaves_no_process():
+    env = worker("hang", timeout=5.0)
+    pid = env._process.pid
+    env.reset(0)
+    env._timeout = 0.5
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=r"'probe'.*no answer within 0.5 s"):
+        env.step(np.zeros(1, np.float32))
+    assert time.monotonic() - start < 4
+    assert not is_running(pid)
+
+
+@pytest.mark.parametrize("harm", [None, "slow to start"])
+def test_close_leaves_no_process_and_may_be_repeated(harm):
+    env = worker(harm)
+    pid = env._process.pid
+    if harm is None:
+        env.reset(0)
+    start = time.monotonic()
+    env.close()
+    env.close()
+    assert time.monotonic() - start < 2.5
+    assert not is_running(pid)
+    with pytest.raises(WorkerError, match="is closed"):
+        env.step(np.zeros(1, np.float32))
+
+
+def test_a_pending_step_does_not_hold_up_close():
+    env = worker()
+    env.reset(0)
+    env.step_async(np.zeros(1, np.float32))
+    env.close()
+    assert not is_running(env._process.pid)
+
+
+def test_a_worker_ignores_the_interrupt_that_is_meant_for_the_learner():
+    with worker("interrupt") as env:
+        env.reset(0)
+        observation, *_ = env.step(np.zeros(1, np.float32))
+        np.testing.assert_array_equal(observation["count"], [0, 1])
+
+
+def test_the_constructor_does_not_wait_for_the_environment():
+    start = time.monotonic()
+    with worker("slow to start"), worker("slow to start"):
+        assert time.monotonic() - start < 5
+
+
+def test_a_worker_ends_when_its_learner_is_killed(tmp_path):
+    script = tmp_path / "learner.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, time
+            sys.path[:0] = {sys.path!r}
+            import test_worker
+
+            if __name__ == "__main__":
+                env = test_worker.worker()
+                env.reset(0)
+                print(env._process.pid, flush=True)
+                time.sleep(60)
+            """
+        )
+    )
+    learner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    try:
+        pid = int(learner.stdout.readline())
+        assert is_running(pid)
+    finally:
+        learner.kill()
+        learner.wait()
+        learner.stdout.close()
+    assert wait_until_gone(pid)
+
+
+def test_a_module_that_brings_tensorflow_into_the_worker_is_refused(tmp_path, monkeypatch):
+    # An empty module of that name stands in for the real one, which takes seconds to import.
+    (tmp_path / "tensorflow.py").touch()
+    (tmp_path / "learner_module.py").write_text(
+        "import tensorflow\nfrom test_worker import Counter\ndef make():\n    return Counter()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    saved = sys.modules.get("tensorflow")
+    try:
+        sys.modules.pop("tensorflow", None)
+        import learner_module
+    finally:
+        sys.modules.pop("tensorflow", None)
+        if saved is not None:
+            sys.modules["tensorflow"] = saved
+    env = EnvWorker("probe", learner_module.make)
+    with pytest.raises(WorkerError, match=r"make.* or its module imports TensorFlow"):
+        env.reset(0)
