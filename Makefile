@@ -3,6 +3,9 @@ VENV = .venv
 ARGS =
 PYTHON = $(VENV)/bin/python
 
+# Asked of TensorFlow: a driver without the CUDA packages is of no use to it.
+HAS_GPU = import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices('GPU'))
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format clean venv rendering
 
@@ -11,7 +14,7 @@ help: ## print this list
 
 run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed 3 ..."
 	"$(PYTHON)" run.py --variant bird --task dmc_cartpole_swingup \
-	  $$(nvidia-smi -L >/dev/null 2>&1 || echo --configs cpu) $(ARGS)
+	  $$("$(PYTHON)" -c "$(HAS_GPU)" 2>/dev/null || echo --configs cpu) $(ARGS)
 
 test: rendering ## run the tests
 	"$(PYTHON)" -m pytest $(ARGS)

@@ -101,8 +101,8 @@ class Agent(tf.Module):
         batch = {**batch, "image": scale_image(batch["image"])}
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self._model_loss(batch, model_seed)
-        # The behaviour does not train the model.
-        start = {key: tf.stop_gradient(merge_time(value)) for key, value in post.items()}
+        # Outside the model's tape: the behaviour does not train the model.
+        start = {key: merge_time(value) for key, value in post.items()}
         with tf.GradientTape() as actor_tape:
             rollout = self._imagine(start, imagine_seed)
             # Inside, so that the value's gradient does not go back through the rollout.
@@ -124,7 +124,7 @@ class Agent(tf.Module):
         model = self.world_model.predict({**batch, "image": truth}, context, seed)
         error = (model - truth) / 2
         video = tf.concat([truth, model, error], 3)
-        return tf.cast(tf.clip_by_value(255 * (video + 0.5), 0, 255), tf.uint8)
+        return tf.cast(tf.round(tf.clip_by_value(255 * (video + 0.5), 0, 255)), tf.uint8)
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
@@ -182,7 +182,7 @@ class Agent(tf.Module):
 
     def _gradients(self, tape: tf.GradientTape, part: str, loss: tf.Tensor) -> list[tf.Tensor]:
         optimizer = self.optimizers[part]
-        return tape.gradient(optimizer.scale(loss), optimizer.variables_)
+        return tape.gradient(loss, optimizer.weights, optimizer.loss_scale)
 
     def _update(self, gradients: dict[str, tuple[tf.Tensor, list[tf.Tensor]]]) -> Metrics:
         metrics, skipped = {}, []

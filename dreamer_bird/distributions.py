@@ -70,7 +70,10 @@ class TanhNormal:
         return tf.reduce_sum(best[..., None] * tf.tanh(raw), 0)
 
     def gaussian_entropy(self) -> tf.Tensor:
-        """Return the entropy before the tanh (Eq. 10), `[...]`: 1/2 log(2 pi e std^2) a dimension."""
+        """Return the entropy before the tanh (Eq. 10), `[...]`.
+
+        1/2 log(2 pi e std^2), summed over the dimensions.
+        """
         return tf.reduce_sum(tf.math.log(self.std) + 0.5 + HALF_LOG_2PI, -1)
 
     def entropy(self, seed: tf.Tensor | None = None) -> tf.Tensor:

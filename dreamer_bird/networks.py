@@ -122,7 +122,7 @@ class ActionDecoder(tf.Module):
         """Take `dist`, "tanh_normal" for actions in [-1, 1] or "onehot" for discrete ones."""
         super().__init__(name)
         self.min_std = min_std
-        self.raw_init_std = math.log(math.exp(init_std) - 1)
+        self.raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus gives init_std
         self.mean_scale = mean_scale
         self.dist, outputs = {
             "tanh_normal": (self._tanh_normal, 2 * size),

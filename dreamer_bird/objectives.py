@@ -69,6 +69,9 @@ def confidence_weights(log_prob: tf.Tensor, clip: float) -> tf.Tensor:
     """
     confidence = tf.reduce_sum(log_prob, 0)
     centred = confidence - tf.reduce_mean(confidence)
+    centred -= tf.reduce_mean(
+        centred
+    )  # again: the first mean rounds, and may do so by more than 1e-4
     # A batch whose rollouts are all equally likely gets weight 1, not a division by zero.
     scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred)) + 1e-8)
     return tf.stop_gradient(tf.clip_by_value(1 + centred * scale, 1 - clip, 1 + clip))

@@ -23,7 +23,7 @@ class Optimizer(tf.Module):
         losses are scaled dynamically, as float16 needs.
         """
         super().__init__(name)
-        self.variables_ = list(variables)
+        self.weights = list(variables)
         self.lr = lr
         self.clip = clip
         self.loss_scaling = loss_scaling
@@ -33,12 +33,8 @@ class Optimizer(tf.Module):
         self.loss_scale = tf.Variable(2.0**15 if loss_scaling else 1.0, name="loss_scale")
         self.finite_in_a_row = tf.Variable(0, dtype=tf.int64, name="finite_in_a_row")
 
-    def scale(self, loss: tf.Tensor) -> tf.Tensor:
-        """Return the loss to differentiate, scaled against underflow where that is needed."""
-        return loss * self.loss_scale if self.loss_scaling else loss
-
     def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Update the variables with gradients of the scaled loss, unless something is not finite.
+        """Update the variables with gradients times `loss_scale`, unless something is not finite.
 
         Returns the global norm of the gradients before clipping, and whether the variables were
         updated: not if that norm or the loss is not finite.
@@ -60,14 +56,14 @@ class Optimizer(tf.Module):
             "finite_in_a_row": self.finite_in_a_row,
         }
         for moment, slots in (("first", self.first), ("second", self.second)):
-            for variable, slot in zip(self.variables_, slots, strict=True):
+            for variable, slot in zip(self.weights, slots, strict=True):
                 named[f"{moment}/{names[variable.ref()]}"] = slot
         return named
 
     def _adam(self, gradients: Sequence[tf.Tensor]) -> None:
         count = tf.cast(self.count.assign_add(1), tf.float32)
         for variable, first, second, gradient in zip(
-            self.variables_, self.first, self.second, gradients, strict=True
+            self.weights, self.first, self.second, gradients, strict=True
         ):
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,

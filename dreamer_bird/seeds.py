@@ -6,7 +6,9 @@ import numpy as np
 
 
 def _sequence(seed: int, purpose: str, counters: tuple[int, ...]) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *counters])
+    # With their number, since zeros at the end would not count.
+    entropy = [seed, zlib.crc32(purpose.encode()), len(counters), *counters]
+    return np.random.SeedSequence(entropy)
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
