@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{_program()}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
+        again = "interrupted; the same command goes on from the last checkpoint"
+        print(f"{_program()}: {again}", file=sys.stderr)
         return 130  # as shells report a process that was interrupted
 
 

@@ -74,7 +74,7 @@ _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 _RULES = {
     Rule(int, low=1): """steps env.action_repeat env.time_limit replay.batch
         train.prefill train.updates train.eval_every train.save_every train.max_skipped
-        model.depth model.deter model.stoch model.hidden model.reward_layers model.units
+        model.depth model.deter model.stoch model.hidden model.head_layers model.units
         actor.layers actor.units value.layers value.units""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
     Rule(int, low=2): "replay.length objective.horizon",

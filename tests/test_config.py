@@ -15,7 +15,7 @@ SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
 _REFUSED = {
     "0": """steps env.action_repeat env.time_limit replay.capacity replay.batch train.prefill
         train.updates train.eval_every train.save_every train.max_skipped model.depth model.deter
-        model.stoch model.hidden model.reward_layers model.units model.lr model.clip actor.layers
+        model.stoch model.hidden model.head_layers model.units model.lr model.clip actor.layers
         actor.units actor.init_std actor.min_std actor.mean_scale actor.lr actor.clip value.layers
         value.units value.lr value.clip objective.horizon objective.discount env.shadows""",
     "1": "replay.length objective.horizon objective.weight_value_loss model.discount_head",

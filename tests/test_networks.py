@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import conv, dense, elu, normal, randomise, shapes, transposed_conv
 from scipy import special, stats
-from test_layers import conv, dense, normal, randomise, transposed_conv
 
 from dreamer_bird.distributions import OneHot, TanhNormal
 from dreamer_bird.networks import ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
@@ -12,10 +12,6 @@ FEATURES = 7
 
 def relu(x):
     return np.maximum(x, 0)
-
-
-def elu(x):
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
 def dense_stack(x, network):
@@ -33,12 +29,6 @@ def built(network, x):
     network(x)
     randomise(network)
     return network
-
-
-def shapes(network):
-    """Return the shape of each weight by its name without `:0`."""
-    weights = network.trainable_variables
-    return {weight.name.removesuffix(":0"): tuple(weight.shape) for weight in weights}
 
 
 def test_encoder():

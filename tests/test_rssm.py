@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from reference import dense, elu, gru, normal, randomise, shapes
 from scipy import stats
-from test_layers import dense, gru, normal, randomise
-from test_networks import elu, shapes
 
 from dreamer_bird.rssm import RSSM, time_major
 
