@@ -33,8 +33,10 @@ class Agent(tf.Module):
             ConvEncoder(model.depth, dtype=dtype),
             RSSM(model.stoch, model.deter, model.hidden, dtype=dtype),
             ConvDecoder(model.depth, shape=IMAGE_SHAPE, dtype=dtype),
-            DenseDecoder((), model.head_layers, model.units, dtype=dtype, name="reward"),
-            DenseDecoder((), model.head_layers, model.units, "binary", dtype=dtype, name="discount")
+            DenseDecoder((), model.reward_layers, model.units, dtype=dtype, name="reward"),
+            DenseDecoder(
+                (), model.discount_layers, model.units, "binary", dtype=dtype, name="discount"
+            )
             if model.discount_head
             else None,
             config.objective.discount,

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
         return error.exit_status
+    except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
+        print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         again = "interrupted; the same command goes on from the last checkpoint"
         print(f"{_program()}: {again}", file=sys.stderr)

@@ -72,20 +72,23 @@ _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
-    Rule(int, low=1): """steps env.action_repeat env.time_limit replay.batch
-        train.prefill train.updates train.eval_every train.save_every train.max_skipped
-        model.depth model.deter model.stoch model.hidden model.head_layers model.units
-        actor.layers actor.units value.layers value.units""",
+    Rule(int, low=1, high=10**12): """steps env.action_repeat env.time_limit train.prefill
+        train.updates train.eval_every train.save_every train.max_skipped""",
+    # Far beyond what fits in memory, but a slip of the keyboard stops here.
+    Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
+        model.units actor.units value.units""",
+    Rule(int, low=1, high=100): """model.reward_layers model.discount_layers actor.layers
+        value.layers""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
     Rule(int, low=2): "replay.length objective.horizon",
     Rule(int, low=0, high=2**31 - 1): "seed",
     Rule(int, low=1, nullable=True): "replay.capacity",
     Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
-        objective.alpha objective.confidence_clip""",
+        objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
         actor.init_std actor.min_std actor.mean_scale""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
-    Rule(float, low=0, high=1): "objective.lambda",
+    Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
     Rule(bool): "env.shadows model.discount_head objective.weight_value_loss",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
     Rule(str, nullable=True): "logdir",

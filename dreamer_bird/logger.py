@@ -4,15 +4,19 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import imageio.v3 as imageio
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+from dreamer_bird.storage import set_aside
 
 FRAMES_PER_SECOND = 25
 
@@ -27,19 +31,18 @@ class Logger:
             logdir: of the run.
             steps: at which the run will end.
             resumed_at: step from which the run goes on, 0 for a new one.
-            size: bytes of metrics.jsonl that a checkpoint vouches for, None for all: lines after
-                it belong to updates that will be done again.
+            size: bytes of metrics.jsonl that a checkpoint vouches for, None without one: lines
+                after it belong to updates that will be done again.
         """
         self._logdir = logdir
-        self._metrics = (logdir / "metrics.jsonl").open("a")
-        if size is not None:
-            self._metrics.truncate(size)
+        self._metrics = _open_metrics(logdir / "metrics.jsonl", size)
         self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
         self._terminal = Terminal(steps, resumed_at)
 
     @property
     def size(self) -> int:
-        """Bytes of metrics.jsonl, all of them written through to the disk."""
+        """Bytes of metrics.jsonl; they, and TensorBoard's, are written through to the disk."""
+        self._writer.flush()
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         return self._metrics.seek(0, os.SEEK_END)
@@ -105,14 +108,13 @@ class Terminal:
 
     def __init__(self, steps: int, resumed_at: int):
         self._steps = steps
-        self._start = resumed_at, time.monotonic()
+        self._last = resumed_at, time.monotonic()
         self._console = Console(highlight=False)
         self._bar = None
         if self._console.is_terminal:
             self._bar = Progress(
                 BarColumn(20),
                 TextColumn("{task.description}"),
-                TimeRemainingColumn(compact=True),
                 console=self._console,
             )
             self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
@@ -124,19 +126,35 @@ class Terminal:
 
     def progress(self, step: int, episodes: int, last_return: float) -> None:
         """Show step, episodes, last return, environment steps a second and the time left."""
-        first, start = self._start
-        fps = (step - first) / max(time.monotonic() - start, 1e-3)
-        text = f"step {step:,}  episode {episodes}  return {last_return:.1f}  {fps:.1f} steps/s"
+        (last_step, last_time), self._last = self._last, (step, time.monotonic())
+        # Of the last episode alone: the first ones, without training, would promise too much.
+        fps = (step - last_step) / max(self._last[1] - last_time, 1e-3)
+        left = max(0, self._steps - step) / max(fps, 1e-3)
+        text = f"step {step:,}  episode {episodes}  return {last_return:.1f}"
+        text += f"  {fps:.1f} steps/s  {_clock(left)} left"
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
         else:
-            left = max(0, self._steps - step) / max(fps, 1e-3)
-            self.say(f"{text}  {_clock(left)} left")
+            self.say(text)
 
     def close(self) -> None:
         """Leave the progress line as it is."""
         if self._bar:
             self._bar.stop()
+
+
+def _open_metrics(path: Path, size: int | None) -> TextIO:
+    if size is None and path.exists() and path.stat().st_size:
+        where = set_aside(path)
+        warnings.warn(f"no checkpoint goes with {path}; it is kept as {where}", stacklevel=3)
+    file = path.open("a")
+    length = file.seek(0, os.SEEK_END)
+    if length > (size or 0):
+        file.truncate(size or 0)
+    elif length < (size or 0):
+        warnings.warn(f"{path} lacks lines that the checkpoint knows of", stacklevel=3)
+        file.write("\n" if length else "")  # where the last line may have been cut off
+    return file
 
 
 def _whole(value: float) -> float | int:

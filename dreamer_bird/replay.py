@@ -5,13 +5,12 @@ and `discount`: row 0 is the reset, and `action[t]` led to `image[t]`, with whic
 """
 
 import warnings
-import zipfile
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 
-from dreamer_bird.storage import Arrays, load_arrays, save_arrays
+from dreamer_bird.storage import Arrays, DamagedFileError, load_arrays, save_arrays, set_aside
 
 KEYS = ("image", "action", "reward", "discount")
 
@@ -46,10 +45,14 @@ class Replay:
         """Hold episodes written before, oldest first; set aside, with a warning, damaged ones."""
         for name in names:
             path = self._directory / f"{name}.npz"
+            if not path.exists():
+                warnings.warn(f"{path} is missing; training goes on without it", stacklevel=2)
+                continue
             try:
-                self._hold(name, _checked(load_arrays(path)))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                self._set_aside(path, error)
+                self._hold(name, self._checked(path))
+            except DamagedFileError as error:
+                where = set_aside(path)
+                warnings.warn(f"{error}; it is kept as {where}, and training goes on", stacklevel=2)
 
     def sample(self, batch: int, rng: np.random.Generator) -> Arrays:
         """Return `batch` sequences `[B, T, ...]`, uniform over all starts at which one fits."""
@@ -76,18 +79,16 @@ class Replay:
         while self._capacity is not None and self.steps > self._capacity:
             self._episodes.popleft()
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        if path.exists():
-            damaged = self._directory / "damaged"
-            damaged.mkdir(exist_ok=True)
-            path.replace(damaged / path.name)
-        warnings.warn(
-            f"episode {path} is damaged ({error}); training goes on without it", stacklevel=2
-        )
-
-
-def _checked(episode: Arrays) -> Arrays:
-    episode = {key: episode[key] for key in KEYS}
-    if episode["image"].dtype != np.uint8 or len({len(rows) for rows in episode.values()}) != 1:
-        raise ValueError("its arrays do not fit together")
-    return episode
+    def _checked(self, path: Path) -> Arrays:
+        episode = load_arrays(path)
+        if not episode.keys() >= set(KEYS) or episode["image"].dtype != np.uint8:
+            raise DamagedFileError(f"{path} does not hold an episode")
+        episode = {key: episode[key] for key in KEYS}
+        ranks = {key: value.ndim for key, value in episode.items()}
+        if ranks != {"image": 4, "action": 2, "reward": 1, "discount": 1}:
+            raise DamagedFileError(f"{path} holds arrays of other shapes")
+        model = self._episodes[0][1] if self._episodes else episode
+        same_size = all(episode[key].shape[1:] == model[key].shape[1:] for key in KEYS)
+        if not same_size or len({len(rows) for rows in episode.values()}) != 1:
+            raise DamagedFileError(f"{path} holds arrays that do not fit together")
+        return episode

@@ -32,9 +32,9 @@ def train(config: Config) -> None:
     Raises RunError if training cannot go on.
     """
     config = config.replace(precision=resolve_precision(config.precision))
-    logdir = claim_logdir(config)
     make = partial(make_env, config.task, size=IMAGE_SHAPE[0], **config.env)
     with ExitStack() as stack:
+        logdir = stack.enter_context(claim_logdir(config))
         env, eval_env = (
             stack.enter_context(EnvWorker(name, make)) for name in ("train", "evaluate")
         )
@@ -46,7 +46,7 @@ def train(config: Config) -> None:
                 run.update()
                 run.evaluate_if_due()
             run.save_if_due()
-        run.save()
+        run.save_if_due(last=True)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
 
@@ -61,7 +61,7 @@ class Run:
         """Build everything, and restore the last checkpoint if there is one."""
         self.config, self.logdir = config, logdir
         self.env, self.eval_env = env, eval_env
-        self.step = self.episodes = self.updates = 0
+        self.step = self.episodes = self.updates = self.saved_step = 0
         self.next_eval, self.next_save = 0, config.train.save_every
         self.skipped_in_a_row = 0
         self.watch = Stopwatch()
@@ -119,31 +119,36 @@ class Run:
             self.logger.video(self.step, "open_loop", self._open_loop_video())
         self._log_episode("test", episode)
 
-    def save_if_due(self) -> None:
-        """Write a checkpoint when enough steps were made since the last one."""
-        if self.step >= self.next_save:
+    def save_if_due(self, last: bool = False) -> None:
+        """Write a checkpoint when enough steps, or `last` any, were made since the last one."""
+        if self.step >= self.next_save or (last and self.step > self.saved_step):
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint: weights, optimizers, counters, and what of the logs belongs to it."""
         every = self.config.train.save_every
         self.next_save = (self.step // every + 1) * every
+        self.saved_step = self.step
         with self.watch("log"):
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
+            header["precision"] = self.config.precision
             checkpoint.save(self.logdir / "checkpoints", self.step, arrays, header)
 
     def _restore(self) -> int | None:
         found = checkpoint.load_latest(self.logdir / "checkpoints")
         if found is None:
-            return 0
+            return None
         arrays, header = found
         variables = self.agent.named_variables()
-        if arrays.keys() != variables.keys():
-            raise CheckpointError(f"the checkpoint in {self.logdir} is of other networks")
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if shapes != {name: array.shape for name, array in arrays.items()}:
+            raise CheckpointError(f"the checkpoint in {self.logdir} is of networks of other sizes")
         for name, variable in variables.items():
-            variable.assign(arrays[name])
+            # Each precision starts from a loss scale of its own.
+            if header["precision"] == self.config.precision or "loss_scale" not in name:
+                variable.assign(arrays[name])
         for name in _COUNTERS:
             setattr(self, name, header[name])
         self.replay.load(header["replay"])
@@ -167,7 +172,8 @@ class Run:
         rng = seeds.generator(self.config.seed, "video", self.step)
         batch = self.replay.sample(VIDEO_SEQUENCES, rng)
         seed = seeds.stateless(self.config.seed, "video", self.step)
-        video = self.agent.predict(batch, VIDEO_CONTEXT, seed).numpy()  # [B, T, 64, 192, 3]
+        context = min(VIDEO_CONTEXT, self.config.replay.length // 2)
+        video = self.agent.predict(batch, context, seed).numpy()  # [B, T, 64, 192, 3]
         return np.concatenate(video, axis=1)
 
     def _log_episode(self, name: str, episode: Arrays) -> None:
@@ -188,7 +194,7 @@ class Run:
         values["skipped_updates"] = history["skipped_updates"].sum()
         values["expl_amount"] = self.config.train.expl_amount
         values["fps"] = (self.step - last_step) / (now - last_time)
-        values |= {f"seconds/{part}": time for part, time in self.watch.flush().items()}
+        values |= {f"seconds/{part}": value for part, value in self.watch.flush().items()}
         self.last_log = self.step, now
         with self.watch("log"):
             self.logger.scalars(self.step, values)
@@ -207,17 +213,22 @@ class Run:
         config, say = self.config, self.logger.say
         say(f"{config.variant} on {config.task}, seed {config.seed}, {config.precision}")
         say(f"logdir {self.logdir}")
-        if config.replay.capacity:
-            rows = config.replay.capacity / config.env.action_repeat
-            gigabytes = rows * np.prod(IMAGE_SHAPE) / 1e9
-            say(f"replay of {config.replay.capacity:,} environment steps, {gigabytes:.2f} GB")
-        else:
-            say("replay of all episodes, 6.1 GB for a million environment steps")
+        steps = config.replay.capacity or config.steps
+        gigabytes = steps / config.env.action_repeat * np.prod(IMAGE_SHAPE) / 1e9
+        say(f"replay of {steps:,} environment steps, {gigabytes:.2f} GB of memory when full")
         if self.step:
             say(f"resumed at step {self.step:,}")
 
 
-_COUNTERS = ("step", "episodes", "updates", "next_eval", "skipped_in_a_row")
+_COUNTERS = (
+    "step",
+    "episodes",
+    "updates",
+    "next_eval",
+    "next_save",
+    "saved_step",
+    "skipped_in_a_row",
+)
 
 
 def _finite_mean(values: np.ndarray) -> float:

@@ -46,7 +46,8 @@ class WorldModel(tf.Module):
         post, prior = self.rssm.observe(self.encoder(batch), batch["action"], seed=seed)
         feat = self.rssm.get_feat(post)
         post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
-        div = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
+        kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
+        div = tf.maximum(kl, free_nats)
         losses = {
             "image_loss": -tf.reduce_mean(self.decoder(feat).log_prob(batch["image"])),
             "reward_loss": -tf.reduce_mean(self.reward(feat).log_prob(batch["reward"])),
@@ -55,11 +56,12 @@ class WorldModel(tf.Module):
             target = self.gamma * batch["discount"]
             log_prob = tf.reduce_mean(self.discount(feat).log_prob(target))
             losses["discount_loss"] = -discount_scale * log_prob
-        loss = kl_scale * tf.maximum(div, free_nats) + tf.add_n(list(losses.values()))
+        loss = kl_scale * div + tf.add_n(list(losses.values()))
         metrics = {
             **losses,
             "model_loss": loss,
             "div": div,
+            "kl": kl,
             "prior_ent": tf.reduce_mean(prior_dist.entropy()),
             "post_ent": tf.reduce_mean(post_dist.entropy()),
         }

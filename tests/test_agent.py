@@ -29,6 +29,7 @@ DREAMER_METRICS = {
     "action_ent",
 }
 MORE_METRICS = {
+    "kl",
     "policy_entropy",
     "imagined_reward",
     "imagined_value",

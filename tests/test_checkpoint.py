@@ -35,14 +35,25 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, keep):
     path = checkpoint.save(tmp_path, 2000, ARRAYS, {"step": 2000})
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if keep < 1 else 1])
-    with pytest.warns(UserWarning, match=r"0000002000\.npz is damaged"):
+    with pytest.warns(UserWarning, match=r"damaged/0000002000\.npz"):
         assert checkpoint.load_latest(tmp_path)[1]["step"] == 1000
+
+
+def test_saving_never_removes_what_was_loaded_or_is_being_written(tmp_path):
+    good = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000})
+    for step in (2000, 3000):
+        (tmp_path / f"{step:010d}.npz").write_bytes(b"PK")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert checkpoint.load_latest(tmp_path)[1]["step"] == 1000
+    new = checkpoint.save(tmp_path, 1200, ARRAYS, {"step": 1200})
+    assert sorted(tmp_path.glob("*.npz")) == [good, new]
+    assert len(list((tmp_path / "damaged").iterdir())) == 2
 
 
 def test_nothing_but_damaged_ones_is_an_error_that_says_what_to_do(tmp_path):
     checkpoint.save(tmp_path, 1000, ARRAYS, {}).write_bytes(b"PK")
     with (
-        pytest.warns(UserWarning, match="damaged"),
+        pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(CheckpointError, match="another --logdir"),
     ):
         checkpoint.load_latest(tmp_path)
@@ -58,5 +69,5 @@ def test_another_version_is_refused_by_name(tmp_path):
 
 def test_pickled_objects_are_never_loaded(tmp_path):
     np.savez(tmp_path / "0000001000.npz", evil=np.array([object()], dtype=object))
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError):
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(CheckpointError):
         checkpoint.load_latest(tmp_path)

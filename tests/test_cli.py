@@ -34,7 +34,10 @@ def trained(monkeypatch):
         (["--variant", "brid"], "--variant brid: unknown; did you mean bird?"),
         (["--configs", "cpu", "debgu"], "--configs debgu: unknown; did you mean debug?"),
         (["trian"], "unknown command trian: did you mean train?"),
-        (["train", "--steps", "-5"], "--steps -5: must be a whole number of at least 1"),
+        (
+            ["train", "--steps", "-5"],
+            "--steps -5: must be a whole number of at least 1 and at most 1000000000000",
+        ),
         (["--replay.length", "502"], "--replay.length 502: an episode has 501 frames"),
         (["--task"], "--task: needs a value"),
         (["--logdir", f"{RUN}/x"], f"--logdir {RUN}/x: {RUN} is not a folder"),

@@ -15,13 +15,14 @@ SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
 _REFUSED = {
     "0": """steps env.action_repeat env.time_limit replay.capacity replay.batch train.prefill
         train.updates train.eval_every train.save_every train.max_skipped model.depth model.deter
-        model.stoch model.hidden model.head_layers model.units model.lr model.clip actor.layers
-        actor.units actor.init_std actor.min_std actor.mean_scale actor.lr actor.clip value.layers
-        value.units value.lr value.clip objective.horizon objective.discount env.shadows""",
+        model.stoch model.hidden model.reward_layers model.discount_layers model.units model.lr
+        model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
+        actor.clip value.layers value.units value.lr value.clip objective.horizon
+        objective.discount env.shadows""",
     "1": "replay.length objective.horizon objective.weight_value_loss model.discount_head",
     "-1": "seed model.free_nats model.kl_scale model.discount_scale objective.confidence_clip",
     "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",
-    "1.01": "objective.discount objective.lambda steps",
+    "1.01": "objective.discount objective.lambda objective.confidence_clip steps",
     "x": "steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy",
     "nan": "steps model.lr train.expl_amount objective.lambda",
     "inf": "steps model.lr train.expl_amount model.clip",
@@ -147,7 +148,10 @@ def test_bad_values_are_refused_by_name(key, value):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"steps": "-5"}, "--steps -5: must be a whole number of at least 1"),
+        (
+            {"steps": "-5"},
+            "--steps -5: must be a whole number of at least 1 and at most 1000000000000",
+        ),
         ({"model.lr": "0"}, "--model.lr 0: must be a number above 0"),
         (
             {"objective.discount": "1.5"},
@@ -218,7 +222,7 @@ def test_nearest(name, names, words):
         (
             "presets",
             {"mine": {"model": {"depth": 0}}},
-            "presets.mine: model.depth 0: must be a whole number of at least 1",
+            "presets.mine: model.depth 0: must be a whole number of at least 1 and at most 16384",
         ),
         ("presets", {"mine": 3}, "presets.mine: must be a mapping, not 3"),
         (

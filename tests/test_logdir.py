@@ -31,13 +31,15 @@ def test_one_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
 
 
 def test_what_only_the_system_knows_is_told_in_a_line(tmp_path):
-    with pytest.raises(ConfigError, match="File name too long"):
-        claim_logdir(config(tmp_path / ("x" * 300)))
+    settings = config(tmp_path / ("x" * 300))
+    with pytest.raises(ConfigError, match="File name too long"), claim_logdir(settings):
+        pass
 
 
 def test_claiming_keeps_the_settings(tmp_path):
     settings = config(tmp_path / "run", seed=3)
-    assert claim_logdir(settings) == tmp_path / "run"
+    with claim_logdir(settings) as logdir:
+        assert logdir == tmp_path / "run"
     assert Config.read(tmp_path / "run" / "config.yaml") == settings
 
 
@@ -50,7 +52,8 @@ def test_claiming_keeps_the_settings(tmp_path):
     ],
 )
 def test_another_run_is_refused_and_the_difference_named(tmp_path, flags, difference):
-    claim_logdir(config(tmp_path))
+    with claim_logdir(config(tmp_path)):
+        pass
     before = (tmp_path / "config.yaml").read_text()
     with pytest.raises(ResumeError) as caught:
         check_logdir(config(tmp_path, **flags))
@@ -59,5 +62,23 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path, flags, differ
 
 
 def test_a_run_may_go_on_longer_and_in_another_precision(tmp_path):
-    claim_logdir(config(tmp_path))
+    with claim_logdir(config(tmp_path)):
+        pass
     check_logdir(config(tmp_path, steps=5_000_000, precision="float32"))
+
+
+def test_two_runs_cannot_share_one(tmp_path):
+    with (
+        claim_logdir(config(tmp_path)),
+        pytest.raises(ConfigError, match="another run is writing in it"),
+        claim_logdir(config(tmp_path)),
+    ):
+        pass
+    with claim_logdir(config(tmp_path)):  # free again
+        pass
+
+
+def test_emptied_settings_are_told(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="is empty"):
+        check_logdir(config(tmp_path))

@@ -69,3 +69,21 @@ def test_elsewhere_than_on_a_terminal_progress_is_a_plain_line(logger, capsys):
     logger.progress(500, episodes=2, last_return=12.34)
     line = capsys.readouterr().out.strip()
     assert line.startswith("step 500  episode 2  return 12.3") and line.endswith("left")
+
+
+def test_logs_that_no_checkpoint_goes_with_are_kept_aside(tmp_path, logger):
+    logger.scalars(1, {"a": 1})
+    with pytest.warns(UserWarning, match="no checkpoint goes with"):
+        Logger(tmp_path, steps=1000, resumed_at=0, size=None).close()
+    assert lines(tmp_path) == []
+    assert "1" in (tmp_path / "damaged" / "metrics.jsonl").read_text()
+
+
+def test_logs_shorter_than_the_checkpoint_knows_go_on_in_a_line_of_their_own(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a"')
+    with pytest.warns(UserWarning, match="lacks lines"):
+        logger = Logger(tmp_path, steps=1000, resumed_at=5, size=1000)
+    logger.scalars(6, {"a": 6})
+    logger.close()
+    last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last) == {"step": 6, "a": 6}

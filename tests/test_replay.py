@@ -10,6 +10,7 @@ from dreamer_bird.driver import collect_episode
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.replay import Replay
 from dreamer_bird.stopwatch import Stopwatch
+from dreamer_bird.storage import DamagedFileError, load_arrays, save_arrays
 
 
 def episode(steps, number=0):
@@ -111,7 +112,7 @@ def test_a_damaged_episode_is_set_aside_and_the_others_are_used(tmp_path, replay
     else:
         path.unlink()
     again = Replay(tmp_path, None, length=4)
-    with pytest.warns(UserWarning, match=r"1\.npz is damaged"):
+    with pytest.warns(UserWarning, match=r"1\.npz"):
         again.load(["1", "2"])
     assert again.names == ["2"]
     assert (tmp_path / "damaged" / "1.npz").exists() == (damage != "missing")
@@ -144,3 +145,22 @@ def test_action_image_and_reward_belong_together_through_worker_driver_and_repla
     np.testing.assert_array_equal(actions, shown(batch["action"]))
     np.testing.assert_array_equal(batch["discount"], np.where((steps == 20) & terminal, 0.0, 1.0))
     assert collected["action"][0] == 0 and len(collected["reward"]) == 21
+
+
+def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path):
+    """Flip bytes everywhere: what is read is what was written, or the file counts as damaged."""
+    path, rng = tmp_path / "1.npz", np.random.default_rng(0)
+    written = episode(6, 1)
+    save_arrays(path, written, compress=True)
+    content = path.read_bytes()
+    for _ in range(1000):
+        spoiled = bytearray(content)
+        for position in rng.integers(len(content), size=rng.integers(1, 4)):
+            spoiled[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(spoiled)
+        try:
+            read = load_arrays(path)
+        except DamagedFileError:
+            continue
+        for key in read.keys() & written.keys():
+            np.testing.assert_array_equal(read[key], written[key])
