@@ -65,8 +65,8 @@ class Logger:
             for key, value in finite.items():
                 tf.summary.scalar(key if "/" in key else f"update/{key}", value)
 
-    def video(self, step: int, name: str, frames: np.ndarray) -> None:
-        """Write a video `[T, H, W, 3]` to TensorBoard, as a GIF."""
+    def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
+        """Write a video `[T, H, W, 3]` to TensorBoard, and if `save` to `videos/` in the logdir."""
         gif = _gif(frames)
         summary = Summary()
         image = Summary.Image(
@@ -79,14 +79,12 @@ class Logger:
         summary.value.add(tag=name, image=image, metadata=metadata)
         with self._writer.as_default(step):
             tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
-
-    def save_video(self, name: str, frames: np.ndarray) -> None:
-        """Write a video `[T, H, W, 3]` to `videos/<name>.gif` in the logdir."""
-        path = self._logdir / "videos" / f"{name}.gif"
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_bytes(_gif(frames))
-        partial.replace(path)
+        if save:
+            path = self._logdir / "videos" / f"{name}-{step:010d}.gif"
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_bytes(gif)
+            partial.replace(path)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""

@@ -114,8 +114,7 @@ class Run:
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
             act = self._policy("evaluate", training=False)
             episode = collect_episode(self.eval_env, act, seed, Stopwatch())
-            self.logger.save_video(f"evaluation-{self.step:010d}", episode["image"])
-            self.logger.video(self.step, "evaluation", episode["image"])
+            self.logger.video(self.step, "evaluation", episode["image"], save=True)
             self.logger.video(self.step, "open_loop", self._open_loop_video())
         self._log_episode("test", episode)
 

@@ -60,8 +60,8 @@ def test_tensorboard_gets_the_same_values_and_the_video(tmp_path, logger):
 def test_a_saved_video_has_the_frames_that_were_given(tmp_path, logger):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     frames[np.arange(4), np.arange(4)] = 255  # each frame differs from the one before
-    logger.save_video("clip", frames)
-    read = imageio.imread(tmp_path / "videos" / "clip.gif", index=None)
+    logger.video(7, "clip", frames, save=True)
+    read = imageio.imread(tmp_path / "videos" / "clip-0000000007.gif", index=None)
     np.testing.assert_array_equal(read[..., :3], frames)
 
 
