@@ -1,11 +1,10 @@
 """The command line: commands, flags and help; TensorFlow is imported when a run starts."""
 
-import os
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.logdir import check_logdir
+from dreamer_bird.startup import quietly
 
 
 class Command(NamedTuple):
@@ -87,28 +87,25 @@ def _train(arguments: list[str]) -> int:
         return 0
     config = load(*parse_flags(arguments))
     check_logdir(config)
-    with _quiet_import():
+    with quietly():
         from dreamer_bird.train import train
 
     train(config)
     return 0
 
 
-@contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hide what TensorFlow's libraries print while loading, before they read their log level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+def _main_of(module: str) -> Callable[[list[str]], int]:
+    return lambda arguments: import_module(f"dreamer_bird.{module}").main(arguments)
 
 
-COMMANDS = {"train": Command("train, or resume the run in the logdir (the default)", _train)}
+COMMANDS = {
+    "train": Command("train, or resume the run in the logdir (the default)", _train),
+    "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
+    "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
+    "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
+    "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
+    "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),
+}
 
 
 def _program() -> str:
