@@ -5,10 +5,12 @@ import tensorflow as tf
 from dreamer_bird import seeds
 from dreamer_bird.config import Config
 from dreamer_bird.distributions import normal_noise
+from dreamer_bird.errors import CheckpointError
 from dreamer_bird.networks import ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
 from dreamer_bird.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.optimizer import Optimizer
 from dreamer_bird.rssm import RSSM, State
+from dreamer_bird.storage import Arrays
 from dreamer_bird.world_model import Batch, WorldModel
 
 IMAGE_SHAPE = (64, 64, 3)
@@ -128,6 +130,11 @@ class Agent(tf.Module):
         video = tf.concat([truth, model, error], 3)
         return tf.cast(tf.round(tf.clip_by_value(255 * (video + 0.5), 0, 255)), tf.uint8)
 
+    @tf.function(autograph=False)
+    def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """Return `WorldModel.model_error`, `[H]`, of a batch with images as in the replay."""
+        return self.world_model.model_error({**batch, "image": scale_image(batch["image"])}, seed)
+
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
         model = self.world_model
@@ -143,6 +150,24 @@ class Agent(tf.Module):
             slots = optimizer.named_variables(names)
             weights |= {f"{key}_optimizer/{name}": slot for name, slot in slots.items()}
         return weights
+
+    def assign(self, arrays: Arrays, loss_scale: bool = True) -> None:
+        """Take over what `named_variables` named, without the loss scales if not `loss_scale`.
+
+        Raises CheckpointError that names the first array that is missing, foreign or of other size.
+        """
+        variables = self.named_variables()
+        ours = {name: tuple(variable.shape) for name, variable in variables.items()}
+        theirs = {name: array.shape for name, array in arrays.items()}
+        for name in {**ours, **theirs}:
+            if ours.get(name) != theirs.get(name):
+                raise CheckpointError(
+                    f"the checkpoint is of other networks: its {name} has shape "
+                    f"{theirs.get(name, 'none')} instead of {ours.get(name, 'none')}"
+                )
+        for name, variable in variables.items():
+            if loss_scale or "loss_scale" not in name:
+                variable.assign(arrays[name])
 
     def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         section = self._config.model

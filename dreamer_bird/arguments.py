@@ -28,7 +28,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError instead of printing the usage."""
-        raise ConfigError(message.removeprefix("argument "))
+        argument, prefix, rest = message.rpartition("argument ")
+        if not argument and prefix:  # "argument --at: x: what is wrong", as argparse words it
+            message = rest.replace(": ", " ", 1)
+        raise ConfigError(message)
 
     def _names(self) -> list[str]:
         return [

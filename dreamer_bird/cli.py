@@ -1,5 +1,7 @@
 """The command line: commands, flags and help; TensorFlow is imported when a run starts."""
 
+import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -33,12 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
         print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = "interrupted; the same command goes on from the last checkpoint"
-        print(f"{_program()}: {again}", file=sys.stderr)
+        print(f"{_program()}: interrupted", file=sys.stderr)
         return 130  # as shells report a process that was interrupted
 
 

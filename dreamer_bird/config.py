@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.storage import replacing
 
 # Beside the modules when installed, else in the root of the checkout.
 CONFIG_FILE = Path(__file__).with_name("configs.yaml")
@@ -73,7 +74,8 @@ _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
     Rule(int, low=1, high=10**12): """steps env.action_repeat env.time_limit train.prefill
-        train.updates train.eval_every train.save_every train.max_skipped""",
+        train.updates train.eval_every train.save_every train.keep train.max_skipped""",
+    Rule(int, high=1000): "worker.restarts",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
@@ -86,7 +88,7 @@ _RULES = {
     Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
         objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
-        actor.init_std actor.min_std actor.mean_scale""",
+        actor.init_std actor.min_std actor.mean_scale worker.timeout""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
     Rule(bool): "env.shadows model.discount_head objective.weight_value_loss",
@@ -105,7 +107,10 @@ RESUMABLE = {
     "precision",
     "train.eval_every",
     "train.save_every",
+    "train.keep",
     "train.max_skipped",
+    "worker.timeout",
+    "worker.restarts",
 }
 
 
@@ -139,12 +144,10 @@ class Config(Mapping):
 
     def save(self, path: Path | str) -> None:
         """Write the settings as YAML; a reader sees the old file or the new, never a part."""
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial")
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = yaml.sort_base_mapping_type_on_output = False
-        yaml.dump(_nest(self.flatten()), partial)
-        partial.replace(path)
+        with replacing(Path(path)) as file:
+            yaml.dump(_nest(self.flatten()), file)
 
     @classmethod
     def read(cls, path: Path | str) -> "Config":

@@ -15,6 +15,10 @@ class ConfigError(RunError, ValueError):
 
     exit_status = 2
 
+    def __str__(self) -> str:
+        """Return one line, whatever the user has typed."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 class ResumeError(ConfigError):
     """A run that another configuration started, and that this one may not continue."""

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
-from dreamer_bird.storage import set_aside
+from dreamer_bird.storage import replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
 
@@ -35,7 +36,8 @@ class Logger:
                 after it belong to updates that will be done again.
         """
         self._logdir = logdir
-        self._metrics = _open_metrics(logdir / "metrics.jsonl", size)
+        self._path = logdir / "metrics.jsonl"
+        self._metrics = _open_metrics(self._path, size)
         self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
         self._terminal = Terminal(steps, resumed_at)
 
@@ -43,9 +45,10 @@ class Logger:
     def size(self) -> int:
         """Bytes of metrics.jsonl; they, and TensorBoard's, are written through to the disk."""
         self._writer.flush()
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
-        return self._metrics.seek(0, os.SEEK_END)
+        with write_errors(self._path):
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+            return self._metrics.seek(0, os.SEEK_END)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of metrics.jsonl, and the same to TensorBoard.
@@ -59,10 +62,15 @@ class Logger:
         }
         if len(finite) < len(values):
             line["nonfinite"] = len(values) - len(finite)
-        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
-        self._metrics.flush()
+        with write_errors(self._path):
+            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._metrics.flush()
+        self.tensorboard(step, finite)
+
+    def tensorboard(self, step: int, values: Mapping[str, float]) -> None:
+        """Write scalars to TensorBoard alone."""
         with self._writer.as_default(step):
-            for key, value in finite.items():
+            for key, value in values.items():
                 tf.summary.scalar(key if "/" in key else f"update/{key}", value)
 
     def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
@@ -82,9 +90,8 @@ class Logger:
         if save:
             path = self._logdir / "videos" / f"{name}-{step:010d}.gif"
             path.parent.mkdir(exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_bytes(gif)
-            partial.replace(path)
+            with replacing(path) as file:
+                file.write(gif)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""
@@ -97,7 +104,8 @@ class Logger:
     def close(self) -> None:
         """Write out and close everything."""
         self._terminal.close()
-        self._metrics.close()
+        with suppress(OSError):  # Lines are written out at once: it was told when that failed.
+            self._metrics.close()
         self._writer.close()
 
 

@@ -6,6 +6,7 @@ and `discount`: row 0 is the reset, and `action[t]` led to `image[t]`, with whic
 
 import warnings
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ class Replay:
             except DamagedFileError as error:
                 where = set_aside(path)
                 warnings.warn(f"{error}; it is kept as {where}, and training goes on", stacklevel=2)
+
+    def remove_files(self, but: Collection[str]) -> None:
+        """Remove the files of episodes that are neither held nor named."""
+        named = {*but, *self.names}
+        for path in self._directory.glob("*.npz"):
+            if path.stem not in named:
+                path.unlink()
 
     def sample(self, batch: int, rng: np.random.Generator) -> Arrays:
         """Return `batch` sequences `[B, T, ...]`, uniform over all starts at which one fits."""

@@ -1,11 +1,16 @@
 """Files that appear whole or not at all, arrays kept in them without pickle, and damaged ones."""
 
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from dreamer_bird.errors import RunError
+
+PARTIAL = ".partial"
 
 Arrays = dict[str, np.ndarray]
 
@@ -14,21 +19,57 @@ class DamagedFileError(RunError):
     """A file that does not hold what was written to it."""
 
 
+class WriteError(RunError):
+    """A file that could not be written, on a full disk, say; what was there before is intact."""
+
+    def __init__(self, path: Path, error: OSError):
+        """Name the file and the system's reason."""
+        super().__init__(
+            f"cannot write {path} ({error.strerror}); nothing saved before is lost: mend that and "
+            "run the same command again"
+        )
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a file into a WriteError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` once it is whole and on the disk, or never.
+
+    Raises WriteError where the system refuses.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with write_errors(path), partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with write_errors(path):
+            partial.replace(path)
+            _sync_folder(path.parent)  # the new name, too, must survive a power cut
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def save_arrays(path: Path, arrays: Arrays, compress: bool = False) -> None:
     """Write named arrays to an npz file, atomically and through to the disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         (np.savez_compressed if compress else np.savez)(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Read named arrays; DamagedFileError if that cannot be done."""
+def load_arrays(path: Path, only: Collection[str] | None = None) -> Arrays:
+    """Read named arrays, all or `only` some; DamagedFileError if that cannot be done."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            return {key: file[key] for key in file.files if only is None or key in only}
     except Exception as error:  # zip, zlib, NumPy's header parser: each has errors of its own
         raise DamagedFileError(f"{path} cannot be read ({type(error).__name__})") from error
 
@@ -41,3 +82,11 @@ def set_aside(path: Path) -> Path:
     while target.exists():
         target, number = folder / f"{path.name}.{number}", number + 1
     return path.rename(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,6 +1,8 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
 import time
+import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,14 +15,17 @@ from dreamer_bird.agent import IMAGE_SHAPE, Agent
 from dreamer_bird.config import Config
 from dreamer_bird.driver import Act, collect_episode
 from dreamer_bird.envs import make_env
-from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.errors import CheckpointError, RunError
+from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.errors import CheckpointError
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
 from dreamer_bird.precision import resolve_precision
 from dreamer_bird.replay import Replay
+from dreamer_bird.reporting import introduction, means
+from dreamer_bird.signals import Stopped, stopping
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
+from dreamer_bird.watchdog import Streak, culprit
 
 VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
@@ -29,41 +34,55 @@ VIDEO_CONTEXT = 5
 def train(config: Config) -> None:
     """Train until `config.steps`, from the last checkpoint in the logdir if there is one.
 
-    Raises RunError if training cannot go on.
+    Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
     config = config.replace(precision=resolve_precision(config.precision))
     make = partial(make_env, config.task, size=IMAGE_SHAPE[0], **config.env)
     with ExitStack() as stack:
+        check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
         env, eval_env = (
-            stack.enter_context(EnvWorker(name, make)) for name in ("train", "evaluate")
+            stack.enter_context(EnvWorker(name, make, config.worker.timeout))
+            for name in ("train", "evaluate")
         )
-        run = Run(config, logdir, env, eval_env)
+        run = Run(config, logdir, env, eval_env, check)
         stack.callback(run.logger.close)
-        while run.step < config.steps:
-            run.collect()
-            if run.episodes >= config.train.prefill:
-                run.update()
-                run.evaluate_if_due()
-            run.save_if_due()
-        run.save_if_due(last=True)
+        try:
+            while stage := run.next_stage():
+                stage()
+        except Stopped:
+            run.save()
+            raise
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
 
 class Run:
-    """One run: its parts, its counters, and the steps of Algorithm 1.
+    """One run: its parts, its counters, and the stages of Algorithm 1.
 
     All randomness is a function of the seed and of these counters, so that restoring them and the
-    weights restores the run.
+    weights restores the run. A stage changes them when it is complete, so that a run may stop
+    within any of them; updates alone are kept one by one.
     """
 
-    def __init__(self, config: Config, logdir: Path, env: EnvWorker, eval_env: EnvWorker):
-        """Build everything, and restore the last checkpoint if there is one."""
+    def __init__(
+        self,
+        config: Config,
+        logdir: Path,
+        env: EnvWorker,
+        eval_env: EnvWorker,
+        check: Callable[[], None],
+    ):
+        """Build everything, and restore the last checkpoint if there is one.
+
+        `check` is called between agent steps and between updates, and may raise Stopped.
+        """
         self.config, self.logdir = config, logdir
-        self.env, self.eval_env = env, eval_env
-        self.step = self.episodes = self.updates = self.saved_step = 0
+        self.env, self.eval_env, self.check = env, eval_env, check
+        self.step = self.episodes = self.updates = self.saved_step = self.nonfinite_actions = 0
         self.next_eval, self.next_save = 0, config.train.save_every
-        self.skipped_in_a_row = 0
+        self.bad_updates = Streak("updates", config.train.max_skipped)
+        self.bad_actions = Streak("actions", config.train.max_skipped)
+        self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
         self.watch = Stopwatch()
         repeat, capacity = config.env.action_repeat, config.replay.capacity
         capacity = capacity and capacity // repeat
@@ -73,6 +92,20 @@ class Run:
         self.logger = Logger(logdir, config.steps, self.step, metrics_size)
         self.last_log = self.step, time.monotonic()
         self._introduce()
+        if metrics_size is None:
+            self.save()  # so that whatever is logged from now on belongs to a checkpoint
+
+    def next_stage(self) -> Callable[[], None] | None:
+        """Return what the counters say is to be done next, None at the end of the run."""
+        train, finished = self.config.train, self.step >= self.config.steps
+        trained_episodes = max(0, self.episodes - train.prefill + 1)
+        if self.updates < trained_episodes * train.updates:
+            return self.update
+        if trained_episodes and self.step >= self.next_eval:
+            return self.evaluate
+        if self.step >= self.next_save or (finished and self.step > self.saved_step):
+            return self.save
+        return None if finished else self.collect
 
     def collect(self) -> None:
         """Interact with the environment for one episode and add it to the replay."""
@@ -80,100 +113,149 @@ class Run:
         prefill = self.episodes < config.train.prefill
         act = self._random if prefill else self._policy("act", training=True)
         seed = seeds.integer(config.seed, "environment", self.episodes)
-        episode = collect_episode(self.env, act, seed, self.watch)
+        episode = self._play(self.env, act, seed, self.watch)
         length = len(episode["reward"]) - 1
+        with self.watch("replay"):
+            self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
         self.step += length * config.env.action_repeat
-        with self.watch("replay"):
-            self.replay.add(f"{self.episodes:06d}-{length}", episode)
         self._log_episode("train", episode)
 
     def update(self) -> None:
         """Train for the updates that a finished episode brings, and log their means."""
-        collected = []
-        for _ in range(self.config.train.updates):
+        while len(self.history) < self.config.train.updates:
+            self.check()
             with self.watch("replay"):
                 rng = seeds.generator(self.config.seed, "replay", self.updates)
                 batch = self.replay.sample(self.config.replay.batch, rng)
             with self.watch("train"):
                 seed = seeds.stateless(self.config.seed, "train", self.updates)
-                collected.append(self.agent.train_step(batch, seed))
+                self.history.append(self.agent.train_step(batch, seed))
             self.updates += 1
         with self.watch("train"):
-            history = {key: np.array([m[key] for m in collected]) for key in collected[0]}
+            history = self._history()
+        self.history = []
         self._log_updates(history)
-        self._stop_if_diverged(history["skipped_updates"])
+        for number, skipped in enumerate(history["skipped_updates"]):
+            metrics = {key: column[number] for key, column in history.items()}
+            self.bad_updates.count(culprit(metrics) if skipped else None)
 
-    def evaluate_if_due(self) -> None:
+    def evaluate(self) -> None:
         """Play an episode with the mode of the policy, and predict some sequences open-loop."""
-        if self.step < self.next_eval:
-            return
         every = self.config.train.eval_every
-        self.next_eval = (self.step // every + 1) * every
         with self.watch("evaluate"):
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
             act = self._policy("evaluate", training=False)
-            episode = collect_episode(self.eval_env, act, seed, Stopwatch())
+            episode = self._play(self.eval_env, act, seed, Stopwatch())
             self.logger.video(self.step, "evaluation", episode["image"], save=True)
             self.logger.video(self.step, "open_loop", self._open_loop_video())
+            self._log_model_error()
+        self.next_eval = (self.step // every + 1) * every
         self._log_episode("test", episode)
-
-    def save_if_due(self, last: bool = False) -> None:
-        """Write a checkpoint when enough steps, or `last` any, were made since the last one."""
-        if self.step >= self.next_save or (last and self.step > self.saved_step):
-            self.save()
 
     def save(self) -> None:
         """Write a checkpoint: weights, optimizers, counters, and what of the logs belongs to it."""
-        every = self.config.train.save_every
+        folder, every = self.logdir / "checkpoints", self.config.train.save_every
         self.next_save = (self.step // every + 1) * every
         self.saved_step = self.step
         with self.watch("log"):
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
+            arrays |= {f"{_HISTORY}{key}": column for key, column in self._history().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
+            header |= {name: getattr(self, name).state for name in _STREAKS}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
-            header["precision"] = self.config.precision
-            checkpoint.save(self.logdir / "checkpoints", self.step, arrays, header)
+            header |= {name: self.config[name] for name in _IDENTITY}
+            checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
+            # An older checkpoint may name episodes that have left the replay since.
+            self.replay.remove_files(but=checkpoint.named_episodes(folder))
 
     def _restore(self) -> int | None:
+        """Take over the last checkpoint; return the size of metrics.jsonl that belongs to it."""
         found = checkpoint.load_latest(self.logdir / "checkpoints")
         if found is None:
             return None
         arrays, header = found
-        variables = self.agent.named_variables()
-        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-        if shapes != {name: array.shape for name, array in arrays.items()}:
-            raise CheckpointError(f"the checkpoint in {self.logdir} is of networks of other sizes")
-        for name, variable in variables.items():
-            # Each precision starts from a loss scale of its own.
-            if header["precision"] == self.config.precision or "loss_scale" not in name:
-                variable.assign(arrays[name])
+        for name in ("variant", "task"):
+            if header[name] != self.config[name]:
+                raise CheckpointError(
+                    f"the checkpoint in {self.logdir} is of {name} {header[name]}, "
+                    f"not {self.config[name]}"
+                )
+        history = {
+            name.removeprefix(_HISTORY): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith(_HISTORY)
+        }
+        rows = zip(*history.values(), strict=True)
+        self.history = [dict(zip(history, row, strict=True)) for row in rows]
+        # Each precision starts from a loss scale of its own.
+        self.agent.assign(arrays, loss_scale=header["precision"] == self.config.precision)
         for name in _COUNTERS:
             setattr(self, name, header[name])
+        for name in _STREAKS:
+            getattr(self, name).state = header[name]
         self.replay.load(header["replay"])
         return header["metrics_size"]
 
+    def _history(self) -> Arrays:
+        keys = self.history[0] if self.history else {}
+        return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
+
+    def _play(self, env: EnvWorker, act: Act, seed: int, watch: Stopwatch) -> Arrays:
+        """Return an episode, played again from its start if the worker fails and may be restarted.
+
+        It is the same episode then, since all of it follows from the seed.
+        """
+        before = self.bad_actions.state, self.nonfinite_actions
+        for restarts_left in reversed(range(self.config.worker.restarts + 1)):
+            try:
+                return collect_episode(env, act, seed, watch)
+            except (WorkerError, Stopped) as error:
+                self.bad_actions.state, self.nonfinite_actions = before
+                self.check()  # a signal to the whole group may have ended a worker as it started
+                if not restarts_left:
+                    raise
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)
+                env.restart()
+
     def _random(self, image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
+        self.check()
         rng = seeds.generator(self.config.seed, "prefill", self.episodes, t)
         space = self.env.action_space
         return rng.uniform(space.low, space.high).astype(np.float32), None
 
     def _policy(self, purpose: str, training: bool) -> Act:
         def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
+            self.check()
             state = self.agent.initial(1) if state is None else state
             seed = seeds.stateless(self.config.seed, purpose, self.episodes, t)
             action, state = self.agent.policy(image[None], state, seed, training)
-            return action.numpy()[0], state
+            action, finite = action.numpy()[0], np.isfinite(action).all()
+            self.bad_actions.count(None if finite else f"the action at agent step {t}")
+            self.nonfinite_actions += not finite
+            return (action, state) if finite else (np.zeros_like(action), None)
 
         return act
 
+    def _sample(self, purpose: str, size: int) -> tuple[Arrays, np.ndarray]:
+        """Return sequences for an evaluation, and a seed."""
+        rng = seeds.generator(self.config.seed, purpose, self.step)
+        seed = seeds.stateless(self.config.seed, purpose, self.step)
+        return self.replay.sample(size, rng), seed
+
     def _open_loop_video(self) -> np.ndarray:
-        rng = seeds.generator(self.config.seed, "video", self.step)
-        batch = self.replay.sample(VIDEO_SEQUENCES, rng)
-        seed = seeds.stateless(self.config.seed, "video", self.step)
+        batch, seed = self._sample("video", VIDEO_SEQUENCES)
         context = min(VIDEO_CONTEXT, self.config.replay.length // 2)
         video = self.agent.predict(batch, context, seed).numpy()  # [B, T, 64, 192, 3]
         return np.concatenate(video, axis=1)
+
+    def _log_model_error(self) -> None:
+        batch, seed = self._sample("model error", self.config.replay.batch)
+        errors = self.agent.model_error(batch, seed).numpy()  # [H], agent steps ahead
+        self.logger.scalars(self.step, {"model_error": errors.mean()})
+        ahead = {f"model_error/{h:02d}": error for h, error in enumerate(errors, 1)}
+        self.logger.tensorboard(self.step, ahead)
 
     def _log_episode(self, name: str, episode: Arrays) -> None:
         total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
@@ -189,47 +271,29 @@ class Run:
         """Log the mean of each metric over an update block, and the time since the last one."""
         last_step, last_time = self.last_log
         now = time.monotonic()
-        values = {key: _finite_mean(column) for key, column in history.items()}
+        values = means(history)
         values["skipped_updates"] = history["skipped_updates"].sum()
+        values["nonfinite_actions"] = self.nonfinite_actions
         values["expl_amount"] = self.config.train.expl_amount
         values["fps"] = (self.step - last_step) / (now - last_time)
         values |= {f"seconds/{part}": value for part, value in self.watch.flush().items()}
-        self.last_log = self.step, now
+        self.last_log, self.nonfinite_actions = (self.step, now), 0
         with self.watch("log"):
             self.logger.scalars(self.step, values)
 
-    def _stop_if_diverged(self, skipped: np.ndarray) -> None:
-        for update in skipped:
-            self.skipped_in_a_row = self.skipped_in_a_row + 1 if update else 0
-            if self.skipped_in_a_row >= self.config.train.max_skipped:
-                raise RunError(
-                    f"training diverged: {self.skipped_in_a_row} updates in a row had a loss or "
-                    "gradient that is not finite and were skipped; the last checkpoint in "
-                    f"{self.logdir} is intact: resume from it with --precision float32"
-                )
-
     def _introduce(self) -> None:
-        config, say = self.config, self.logger.say
-        say(f"{config.variant} on {config.task}, seed {config.seed}, {config.precision}")
-        say(f"logdir {self.logdir}")
-        steps = config.replay.capacity or config.steps
-        gigabytes = steps / config.env.action_repeat * np.prod(IMAGE_SHAPE) / 1e9
-        say(f"replay of {steps:,} environment steps, {gigabytes:.2f} GB of memory when full")
+        weights = sum(v.numpy().nbytes for v in self.agent.named_variables().values())
+        lines = introduction(self.config, self.logdir, int(np.prod(IMAGE_SHAPE)), weights)
+        for line in lines:
+            self.logger.say(line)
         if self.step:
-            say(f"resumed at step {self.step:,}")
+            self.logger.say(f"resumed at step {self.step:,}")
 
 
 _COUNTERS = (
-    "step",
-    "episodes",
-    "updates",
-    "next_eval",
-    "next_save",
-    "saved_step",
-    "skipped_in_a_row",
+    *("step", "episodes", "updates", "nonfinite_actions"),
+    *("next_eval", "next_save", "saved_step"),
 )
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
+_STREAKS = ("bad_updates", "bad_actions")
+_IDENTITY = ("variant", "task", "precision")
+_HISTORY = "history/"

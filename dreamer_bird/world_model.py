@@ -9,6 +9,8 @@ from dreamer_bird.distributions import OneHot, TanhNormal, split_seed
 from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder
 from dreamer_bird.rssm import RSSM, State
 
+ERROR_HORIZON = 15  # agent steps that the model error looks ahead
+
 Batch = dict[str, tf.Tensor]  # image [B, T, 64, 64, 3], action [B, T, A], reward, discount [B, T]
 Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
 
@@ -116,3 +118,34 @@ class WorldModel(tf.Module):
         prior = self.rssm.imagine(batch["action"][:, context:], last, seed=ahead)
         states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
         return self.decoder(self.rssm.get_feat(states)).mode()
+
+    def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """Return how far predicted latent states are from encoded ones, `[H]`, h steps ahead.
+
+        From the posterior of each step t of a real sequence the prior predicts the states at
+        t + 1 ... t + H with the real actions and no images. The error is the Euclidean distance
+        between the mean of its stochastic state and that of the posterior, which has seen all
+        images until then; the mean over all sequences and all t from which H steps fit. H is
+        `ERROR_HORIZON`, or T - 1 for a shorter sequence.
+
+        The stochastic state is what prior and posterior both are distributions of; the
+        deterministic one is never encoded from an image. States are sampled on the way, as in
+        imagination, but means are compared: between samples most of the distance would be noise.
+        """
+        seen, ahead = tf.unstack(split_seed(seed, 2))
+        post, _ = self.rssm.observe(self.encoder(batch), batch["action"], seed=seen)
+        length = batch["action"].shape[1]
+        horizon = min(ERROR_HORIZON, length - 1)
+        starts = tf.range(length - horizon)
+        times = starts[:, None] + tf.range(1, horizon + 1)
+
+        def windows(x: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(tf.gather(x, times, axis=1), [-1, horizon, x.shape[-1]])
+
+        start = {
+            key: tf.reshape(tf.gather(value, starts, axis=1), [-1, value.shape[-1]])
+            for key, value in post.items()
+        }
+        prior = self.rssm.imagine(windows(batch["action"]), start, seed=ahead)
+        distance = tf.norm(prior["mean"] - windows(post["mean"]), axis=-1)
+        return tf.reduce_mean(distance, 0)

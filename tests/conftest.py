@@ -10,6 +10,22 @@ from dreamer_bird.config import Config, load
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=4, help="stops in the test that stops runs")
+    parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("kills")
+
+
+@pytest.fixture
+def fuzz(request):
+    return request.config.getoption("fuzz")
+
+
 BATCH, LENGTH, ACTIONS = 2, 4, 2
 
 

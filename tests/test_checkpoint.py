@@ -10,7 +10,7 @@ ARRAYS = {"encoder/h1/kernel": np.arange(6.0).reshape(2, 3), "count": np.int64(7
 
 
 def test_arrays_and_header_come_back(tmp_path):
-    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000, "replay": ["a", "b"]})
+    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000, "replay": ["a", "b"]}, keep=2)
     arrays, header = checkpoint.load_latest(tmp_path)
     assert arrays.keys() == ARRAYS.keys()
     for key, value in ARRAYS.items():
@@ -24,15 +24,23 @@ def test_there_is_none_in_a_new_directory(tmp_path):
 
 def test_the_newest_counts_and_only_the_last_ones_are_kept(tmp_path):
     for step in (900, 10000, 2000, 30000):
-        checkpoint.save(tmp_path, step, ARRAYS, {"step": step})
+        checkpoint.save(tmp_path, step, ARRAYS, {"step": step}, keep=2)
     assert checkpoint.load_latest(tmp_path)[1]["step"] == 30000
-    assert len(list(tmp_path.iterdir())) == checkpoint.KEEP
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_episodes_that_any_of_them_names_are_named(tmp_path):
+    for step, names in ((1000, ["a", "b"]), (2000, ["b", "c"]), (3000, ["c", "d"])):
+        checkpoint.save(tmp_path, step, ARRAYS, {"replay": names}, keep=2)
+    assert checkpoint.named_episodes(tmp_path) == {"b", "c", "d"}
+    (tmp_path / "0000002000.npz").write_bytes(b"PK")
+    assert checkpoint.named_episodes(tmp_path) == {"c", "d"}
 
 
 @pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
 def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, keep):
-    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000})
-    path = checkpoint.save(tmp_path, 2000, ARRAYS, {"step": 2000})
+    checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
+    path = checkpoint.save(tmp_path, 2000, ARRAYS, {"step": 2000}, keep=2)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if keep < 1 else 1])
     with pytest.warns(UserWarning, match=r"damaged/0000002000\.npz"):
@@ -40,18 +48,18 @@ def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, keep):
 
 
 def test_saving_never_removes_what_was_loaded_or_is_being_written(tmp_path):
-    good = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000})
+    good = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
     for step in (2000, 3000):
         (tmp_path / f"{step:010d}.npz").write_bytes(b"PK")
     with pytest.warns(UserWarning, match="cannot be read"):
         assert checkpoint.load_latest(tmp_path)[1]["step"] == 1000
-    new = checkpoint.save(tmp_path, 1200, ARRAYS, {"step": 1200})
+    new = checkpoint.save(tmp_path, 1200, ARRAYS, {"step": 1200}, keep=2)
     assert sorted(tmp_path.glob("*.npz")) == [good, new]
     assert len(list((tmp_path / "damaged").iterdir())) == 2
 
 
 def test_nothing_but_damaged_ones_is_an_error_that_says_what_to_do(tmp_path):
-    checkpoint.save(tmp_path, 1000, ARRAYS, {}).write_bytes(b"PK")
+    checkpoint.save(tmp_path, 1000, ARRAYS, {}, keep=2).write_bytes(b"PK")
     with (
         pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(CheckpointError, match="another --logdir"),

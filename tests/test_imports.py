@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "dreamer_bird"
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras", "tensorboard"}
 NETWORKS = {"layers", "networks", "rssm", "world_model", "agent", "optimizer"}
 # Only these see the whole configuration.
-SEE_CONFIG = {"agent.py", "train.py", "cli.py", "logdir.py"}
+SEE_CONFIG = {
+    *("agent.py", "train.py", "reporting.py", "cli.py", "logdir.py"),
+    *("evaluate.py", "logs.py"),  # which read those of runs
+}
 NO_TENSORFLOW = [
     "dreamer_bird",
     "dreamer_bird.cli",
@@ -24,6 +27,13 @@ NO_TENSORFLOW = [
     "dreamer_bird.checkpoint",
     "dreamer_bird.driver",
     "dreamer_bird.stopwatch",
+    "dreamer_bird.signals",
+    "dreamer_bird.watchdog",
+    "dreamer_bird.evaluate",
+    "dreamer_bird.predict",
+    "dreamer_bird.analysis.compare",
+    "dreamer_bird.analysis.plot",
+    "dreamer_bird.analysis.report",
     "dreamer_bird.envs",
     "dreamer_bird.envs.dmc",
     "dreamer_bird.envs.worker",
@@ -59,13 +69,21 @@ def test_environments_know_neither_tensorflow_nor_the_agent(path):
     assert inner(path) <= {"envs", "errors"}
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("analysis/*.py")), ids=lambda path: path.name)
+def test_the_analysis_reads_logs_and_needs_no_tensorflow(path):
+    assert not {name.split(".")[0] for name in imported(path)} & TENSORFLOW
+    assert inner(path) <= {"analysis", "arguments", "config", "envs", "errors", "storage"}
+
+
 def test_only_the_agent_and_the_top_see_the_configuration():
     assert {path.name for path in PACKAGE.rglob("*.py") if "config" in inner(path)} <= SEE_CONFIG
 
 
 def test_there_is_no_cycle():
     graph = {path.stem: inner(path) - {path.stem} for path in PACKAGE.glob("*.py")}
-    graph["envs"] = set().union(*(inner(path) for path in PACKAGE.glob("envs/*.py"))) - {"envs"}
+    for folder in ("envs", "analysis"):
+        paths = PACKAGE.glob(f"{folder}/*.py")
+        graph[folder] = set().union(*map(inner, paths)) - {folder}
     while graph:
         leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
         assert leaves, f"cycle among {sorted(graph)}"

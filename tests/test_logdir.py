@@ -1,4 +1,9 @@
+import errno
 import os
+import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -70,11 +75,39 @@ def test_a_run_may_go_on_longer_and_in_another_precision(tmp_path):
 def test_two_runs_cannot_share_one(tmp_path):
     with (
         claim_logdir(config(tmp_path)),
-        pytest.raises(ConfigError, match="another run is writing in it"),
+        pytest.raises(
+            ConfigError, match=f"process {os.getpid()} on host {socket.gethostname()} is"
+        ),
         claim_logdir(config(tmp_path)),
     ):
         pass
+    assert not (tmp_path / "lock").exists()
     with claim_logdir(config(tmp_path)):  # free again
+        pass
+
+
+def test_what_a_killed_run_left_does_not_stop_the_next(tmp_path):
+    code = (
+        "import os, signal; from dreamer_bird.config import load;"
+        "from dreamer_bird.logdir import claim_logdir;"
+        f"claim = claim_logdir(load({{'logdir': {str(tmp_path)!r}}})); claim.__enter__();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert "process" in (tmp_path / "lock").read_text()
+    (tmp_path / "episodes").mkdir()
+    (tmp_path / "episodes" / "000001-500.npz.partial").write_bytes(b"PK")
+    with claim_logdir(config(tmp_path)):
+        assert list((tmp_path / "episodes").iterdir()) == []
+        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+
+
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked"), claim_logdir(config(tmp_path)):
         pass
 
 

@@ -164,3 +164,13 @@ def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path):
             continue
         for key in read.keys() & written.keys():
             np.testing.assert_array_equal(read[key], written[key])
+
+
+def test_files_that_nobody_needs_are_removed(tmp_path):
+    replay = Replay(tmp_path, capacity=10, length=4)
+    for number in range(1, 5):
+        replay.add(f"{number}", episode(5, number))
+    (tmp_path / "orphan.npz").write_bytes(b"PK")
+    replay.remove_files(but={"2"})
+    assert replay.names == ["3", "4"]
+    assert {path.name for path in tmp_path.iterdir()} == {"2.npz", "3.npz", "4.npz"}

@@ -133,7 +133,7 @@ def test_damaged_checkpoints_are_told_in_a_line_each(started):
     logs = (started / "metrics.jsonl").read_text()
     warned, again = run(started, "--steps", "400"), run(started, "--steps", "400")
     assert warned.returncode == again.returncode == 1
-    assert len(warned.stderr.splitlines()) == 2 and len(again.stderr.splitlines()) == 1
+    assert len(warned.stderr.splitlines()) == 3 and len(again.stderr.splitlines()) == 1
     assert again.stderr.startswith("run.py: no checkpoint in ")
     assert (started / "metrics.jsonl").read_text() == logs
 
@@ -143,6 +143,7 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_the_last_good_checkp
     result = run(tmp_path / "run", *flags, "--train.save_every", "200")
     assert result.returncode == 1
     assert "run.py: training diverged: 3 updates in a row" in result.stderr
+    assert "not used, image_loss first; " in result.stderr
     assert "Traceback" not in result.stderr
     arrays, header = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
     assert header["step"] == EPISODE
@@ -151,9 +152,9 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_the_last_good_checkp
     assert skipped == [4]
 
 
-def test_a_killed_worker_ends_the_run_with_an_error_that_names_it(tmp_path):
+def test_a_killed_worker_ends_a_run_without_restarts_with_an_error_that_names_it(tmp_path):
     process = subprocess.Popen(
-        command(tmp_path / "run", "--steps", "1e6"),
+        command(tmp_path / "run", "--steps", "1e6", "--worker.restarts", "0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

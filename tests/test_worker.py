@@ -44,10 +44,10 @@ class Counter(gymnasium.Env):
         if self.harm == "exit":
             os._exit(3)
         if self.harm == "hang":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(60)
         if self.harm == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         reward = np.nan if self.harm == "nan" else float(action[0]) + self.steps
         return self._observe(), reward, self.steps == 4, self.steps == 3, {}
 
@@ -150,6 +150,18 @@ def test_a_killed_worker_is_noticed_at_once():
         assert time.monotonic() - start < 2
 
 
+def test_a_restarted_worker_serves_again():
+    with worker() as env:
+        env.reset(0)
+        first = env._process.pid
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="SIGKILL"):
+            env.step(np.zeros(1, np.float32))
+        env.restart()
+        assert env._process.pid != first
+        np.testing.assert_array_equal(env.reset(7)["count"], [7, 0])
+
+
 def test_a_hanging_worker_is_given_up_and_leaves_no_process():
     env = worker("hang", timeout=5.0)
     pid = env._process.pid
@@ -185,7 +197,7 @@ def test_a_pending_step_does_not_hold_up_close():
     assert not is_running(env._process.pid)
 
 
-def test_a_worker_ignores_the_interrupt_that_is_meant_for_the_learner():
+def test_a_worker_ignores_the_signals_that_are_meant_for_the_learner():
     with worker("interrupt") as env:
         env.reset(0)
         observation, *_ = env.step(np.zeros(1, np.float32))
@@ -198,7 +210,8 @@ def test_the_constructor_does_not_wait_for_the_environment():
         assert time.monotonic() - start < 5
 
 
-def test_a_worker_ends_when_its_learner_is_killed(tmp_path):
+@pytest.mark.parametrize("harm", [None, "hang"])
+def test_a_worker_ends_when_its_learner_is_killed(tmp_path, harm):
     script = tmp_path / "learner.py"
     script.write_text(
         textwrap.dedent(
@@ -208,9 +221,10 @@ def test_a_worker_ends_when_its_learner_is_killed(tmp_path):
             import test_worker
 
             if __name__ == "__main__":
-                env = test_worker.worker()
+                env = test_worker.worker({harm!r})
                 env.reset(0)
                 print(env._process.pid, flush=True)
+                env.step_async([0.0])
                 time.sleep(60)
             """
         )

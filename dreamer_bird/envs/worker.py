@@ -1,5 +1,6 @@
 """Environments in processes of their own, because TensorFlow and software OpenGL crash in one."""
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -32,18 +33,8 @@ class EnvWorker:
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
-        self._timeout = timeout
-        self._spaces: tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box] | None = None
-        self._stepping = False
-        # `fork` would copy the learner with TensorFlow and its threads into the worker.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work, args=(theirs, pickle.dumps(make)), name=name, daemon=True
-        )
-        self._process.start()
-        theirs.close()  # Or the end of the worker would not end the stream.
-        self._title = f"environment worker {name!r} (pid {self._process.pid})"
+        self._name, self._make, self._timeout = name, pickle.dumps(make), timeout
+        self._start()
 
     @property
     def observation_space(self) -> gymnasium.spaces.Dict:
@@ -54,6 +45,11 @@ class EnvWorker:
     def action_space(self) -> gymnasium.spaces.Box:
         """The environment's space of actions."""
         return self._ready()[1]
+
+    def restart(self) -> None:
+        """Put a new process in the place of one that failed; its episode is lost."""
+        self.close()
+        self._start()
 
     def reset(self, seed: int) -> Observation:
         """Start an episode that is a function of the seed and return its first observation."""
@@ -81,17 +77,27 @@ class EnvWorker:
     def close(self) -> None:
         """End the process, by force after a second; does nothing the second time."""
         self._connection.close()  # The worker takes the end of the stream as its signal to leave.
-        for end in (lambda: None, self._process.terminate, self._process.kill):
-            end()
-            self._process.join(1.0)
-            if not self._process.is_alive():
-                break
+        self._process.join(1.0)
+        self._process.kill()
+        self._process.join(1.0)
 
     def __enter__(self) -> "EnvWorker":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self) -> None:
+        self._spaces: tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box] | None = None
+        self._stepping = False
+        # `fork` would copy the learner with TensorFlow and its threads into the worker.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = theirs, self._make, os.getpid()
+        self._process = context.Process(target=_work, args=arguments, name=self._name, daemon=True)
+        self._process.start()
+        theirs.close()  # Or the end of the worker would not end the stream.
+        self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
     def _ready(self) -> tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box]:
         if self._spaces is None:
@@ -133,8 +139,12 @@ def _cause(exitcode: int | None) -> str:
     return f"signal {signal.Signals(-exitcode).name}"
 
 
-def _work(connection: Connection, pickled_make: bytes) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the learner decides.
+def _work(connection: Connection, pickled_make: bytes, parent: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # They may reach the whole group; the learner decides.
+    _die_with(parent)
     status = 0
     try:
         _serve(connection, pickle.loads(pickled_make))
@@ -146,6 +156,15 @@ def _work(connection: Connection, pickled_make: bytes) -> None:
     sys.stderr.flush()
     # OpenGL libraries have been seen to crash while the interpreter shuts down.
     os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this process with the learner, even while an environment hangs."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # It was gone before.
+        os._exit(1)
 
 
 def _serve(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:

@@ -1,0 +1,1 @@
+"""Comparisons of runs from their logs; nothing here needs TensorFlow."""

@@ -1,0 +1,250 @@
+"""What `compare` tells, as plain data: per task, then across tasks and seeds.
+
+`compare` prints it as tables or as JSON, `report` shows it in a page. A number that does not exist
+(a step without data, a score never reached) is None. Steps are environment steps.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dreamer_bird.analysis import reliability
+from dreamer_bird.analysis.baselines import PublishedCurve, published_curves, published_scores
+from dreamer_bird.analysis.curves import Curve
+from dreamer_bird.analysis.divergence import differences
+from dreamer_bird.analysis.logs import RETURNS, Log, LogError
+from dreamer_bird.analysis.statistics import (
+    Spread,
+    area,
+    bin_width,
+    common_range,
+    mean_curve,
+    spread,
+    steps_to_reach,
+    value_at,
+)
+from dreamer_bird.errors import nearest
+
+
+class Question(NamedTuple):
+    """What is asked of the logs; an empty tuple leaves the choice to the data."""
+
+    at: tuple[int, ...] = ()  # steps
+    scores: tuple[float, ...] = ()  # to reach
+    against: str | None = None  # the method that the others are compared with
+    key: str | None = None  # None for returns
+    baselines: bool = True  # show published returns beside those of the logs
+
+    @property
+    def of_returns(self) -> bool:
+        """Whether the values compared are returns."""
+        return self.key in (None, *RETURNS)
+
+
+class _Row(NamedTuple):
+    """A method on a task: its name, the curves of its seeds, and their mean in bins."""
+
+    name: str
+    curves: list[Curve]
+    mean: Curve
+    published: PublishedCurve | None = None
+
+
+class _Task(NamedTuple):
+    name: str
+    logs: list[Log]
+    width: int  # of the bins
+    rows: list[_Row]  # methods of the logs by name, then published curves
+
+
+def compare_logs(logs: Sequence[Log], question: Question) -> dict:
+    """Return the comparison of logs that all hold the key asked for.
+
+    It has the keys `key`, `against`, `tasks` (a list, see `_describe`) and `across` (see
+    `reliability.summarise`; None where the values are no returns). LogError if `against` names no
+    method; a published curve stands in for a method without logs.
+    """
+    names = sorted({log.task for log in logs})
+    tasks = [_task([log for log in logs if log.task == name], question) for name in names]
+    against = _reference(tasks, question.against)
+    told = [_describe(task, question, against) for task in tasks]
+    ends = [item["at"][-1] for item in told]
+    across = _across(tasks, ends, against) if question.of_returns else None
+    return {"key": question.key, "against": against, "tasks": told, "across": across}
+
+
+def published_on(task: str) -> list[dict]:
+    """Return the published scores on a task, each under the names of `Score`'s fields."""
+    return [score._asdict() for score in published_scores(task)]
+
+
+def _task(logs: list[Log], question: Question) -> _Task:
+    curves: dict[str, list[Curve]] = {}
+    for log in logs:
+        curve = log.curve(question.key) if question.key else log.returns()
+        curves.setdefault(log.method, []).append(curve)
+    if question.key is None and len({log.return_key for log in logs}) > 1:
+        for log in logs:
+            if log.return_key != RETURNS[0]:
+                what = f"no {RETURNS[0]}; its {log.return_key} is compared with that of others"
+                warnings.warn(f"{log.path}: {what}", stacklevel=3)
+    width = bin_width(curve for each in curves.values() for curve in each)
+    rows = [_Row(name, each, mean_curve(each, width)) for name, each in sorted(curves.items())]
+    if question.baselines and question.of_returns:
+        rows += [
+            _Row(f"{curve.method} (published)", [], Curve(curve.step, curve.mean), curve)
+            for curve in published_curves(logs[0].task)
+        ]
+    return _Task(logs[0].task, logs, width, rows)
+
+
+def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
+    known = {row.name: None for task in tasks for row in task.rows}
+    published = f"{against} (published)"
+    if against is None or against in known:
+        return against
+    if published in known:
+        return published
+    raise LogError(f"--against {against}: {nearest(against, known)}")
+
+
+def _describe(task: _Task, question: Question, against: str | None) -> dict:
+    """Return all that is told of a task.
+
+    `range`: the steps that all logs cover; `width`: of the bins; `at`: steps; `scores`: to reach,
+    `final` among them, that of the reference at the end of the range; `methods`: see `_method`;
+    `published`: scores; `differences`: of training metrics, see `_differences`.
+    """
+    start, end = common_range(curve for row in task.rows for curve in row.curves)
+    reference = next((row for row in task.rows if row.name == against), None)
+    final = _final(reference.mean, end, task.width) if reference else None
+    at = question.at or _quarters(end, task.width)
+    scores = list(question.scores or (_levels(task) if question.of_returns else []))
+    scores += [final] if final is not None and final not in scores else []
+    told = {"task": task.name, "range": [start, end], "width": task.width, "at": list(at)}
+    told |= {"scores": scores, "final": final, "methods": []}
+    for row in task.rows:
+        method = _method(row, at, (start, end), task.width)
+        method["reach"] = [_reach(row, score, task.width, reference) for score in scores]
+        told["methods"].append(method)
+    shown = question.baselines and question.of_returns
+    told["published"] = published_on(task.name) if shown else []
+    told["differences"] = _differences(task, against)
+    return told
+
+
+def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) -> dict:
+    """Return `method`, `source` (of a published curve), `seeds`, `values` at steps, and `area`.
+
+    `area` is over the steps given. Values and area are dicts of `mean`, `std` and `seeds`.
+    """
+    curves, published = row.curves, row.published
+    if published:
+        values = [_published_at(published, step, width) for step in at]
+        seeds = published.seeds[0]
+        areas = Spread(area(row.mean, *steps), math.nan, seeds)  # of one curve, of the means
+    else:
+        values = [spread(value_at(curve, step, width) for curve in curves) for step in at]
+        areas, seeds = spread(area(curve, *steps) for curve in curves), len(curves)
+    return {
+        "method": row.name,
+        "source": f"{published.source}; {published.note}" if published else None,
+        "seeds": int(seeds),
+        "values": [_spread(value) for value in values],
+        "area": _spread(areas),
+    }
+
+
+def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
+    """Return the `steps` that the mean curve takes to a `score`, and the `seeds` that reach it.
+
+    `ratio`: the steps of the reference over those of the method, so above 1 it needs fewer.
+    """
+    steps = steps_to_reach(row.mean, score)
+    alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
+    told = {"score": score, "steps": _known(steps), "ratio": None}
+    told["seeds"] = None if row.published else int(np.isfinite(alone).sum())
+    if reference and row is not reference and steps > 0:
+        told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
+    return told
+
+
+def _published_at(curve: PublishedCurve, step: int, width: int) -> Spread:
+    """Return the published point in the bin around a step, or the mean between its neighbours."""
+    index = np.abs(curve.step - step).argmin()
+    if 2 * abs(curve.step[index] - step) <= width:
+        return Spread(curve.mean[index], curve.std[index], curve.seeds[index])
+    if not curve.step[0] <= step <= curve.step[-1]:
+        return Spread(math.nan, math.nan, 0)
+    after = np.searchsorted(curve.step, step)
+    mean = np.interp(step, curve.step, curve.mean)
+    return Spread(mean, math.nan, curve.seeds[after - 1 : after + 1].min())
+
+
+def _final(curve: Curve, end: int, width: int) -> float | None:
+    """Return the value of a curve in its last bin up to a step, None if it never rose to it."""
+    values = curve.value[2 * curve.step <= 2 * end + width]
+    return float(values[-1]) if len(values) and values[-1] > values.min() else None
+
+
+def _quarters(end: int, width: int) -> tuple[int, ...]:
+    """Return the bins nearest to the quarters of the steps up to the end, or the end itself."""
+    bins = {width * round(end * quarter / 4 / width) for quarter in (1, 2, 3, 4)}
+    return tuple(sorted(bins - {0})) or (end,)
+
+
+def _levels(task: _Task) -> list[float]:
+    """Return the quarters between the least and largest mean of the logs, to two digits."""
+    values = np.concatenate([row.mean.value for row in task.rows if row.curves])
+    if not len(values) or values.min() == values.max():
+        return []
+    levels = values.min() + np.ptp(values) * np.array([0.25, 0.5, 0.75])
+    return sorted({float(f"{level:.2g}") for level in levels})
+
+
+def _differences(task: _Task, against: str | None) -> list[dict]:
+    """Compare training metrics: each method with the reference, or else two methods, or two logs.
+
+    Each of the list has the names `first` and `second` and `metrics`, as `divergence.Difference`.
+    """
+    sides: dict[str, list[Log]] = {}
+    for log in task.logs:
+        sides.setdefault(log.method, []).append(log)
+    if len(sides) == 1 and len(task.logs) == 2:
+        sides = {f"{log.method}, seed {log.seed}": [log] for log in task.logs}
+    if against in sides:
+        pairs = [(name, against) for name in sides if name != against]
+    else:
+        pairs = [tuple(sides)] if len(sides) == 2 else []
+    found = []
+    for first, second in pairs:
+        metrics = [item._asdict() for item in differences(sides[first], sides[second])]
+        found += [{"first": first, "second": second, "metrics": metrics}] if metrics else []
+    return found
+
+
+def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) -> dict:
+    """Return `reliability.summarise` of the runs' returns at the last step told of each task."""
+    scores: reliability.Scores = {}
+    for task, end in zip(tasks, ends, strict=True):
+        runs = {
+            row.name: [value_at(curve, end, task.width) for curve in row.curves]
+            for row in task.rows
+            if row.curves
+        }
+        scores[task.name] = {
+            name: [value for value in values if not math.isnan(value)]
+            for name, values in runs.items()
+        }
+    return reliability.summarise(scores, against)
+
+
+def _spread(value: Spread) -> dict:
+    return {"mean": _known(value.mean), "std": _known(value.std), "seeds": int(value.seeds)}
+
+
+def _known(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None

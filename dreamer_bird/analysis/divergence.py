@@ -1,0 +1,88 @@
+"""Where the training metrics of two methods, or of two logs, part."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dreamer_bird.analysis.curves import Curve
+from dreamer_bird.analysis.logs import Log
+from dreamer_bird.analysis.statistics import bin_width, binned
+
+# Losses, divergences, entropies, norms of gradients: what training minimises, or watches.
+_METRIC = re.compile(r"(?:.*_)?(?:loss|grad_norm|div|kl|ent|entropy|error)")
+_DEVIATIONS = 2  # of the noise of both sides, which a difference must exceed
+_SHARE = 0.1  # of the range both sides keep to, which it must exceed as well
+_ROUNDING = 1e-5  # of the larger value: what float32 and another machine may do
+_STAYS = 0.9  # of the bins from there to the end, in which it must
+_BINS = 3  # at the end, at the least
+
+
+class Difference(NamedTuple):
+    """Two sides of one key: their means over the last quarter of the steps, and where they part."""
+
+    key: str
+    first: float
+    second: float
+    step: int | None  # environment steps; None where they never part for good
+
+
+def differences(first: Sequence[Log], second: Sequence[Log]) -> list[Difference]:
+    """Compare each training metric that all logs hold, sorted by key.
+
+    Both sides are binned alike, and averaged over their seeds. They part at the first bin from
+    which on 9 of 10 bins (3 at the least) differ by more than 2 standard deviations, pooled, and by
+    more than a tenth of the distance between the 10th and 90th percentile of all their bins. The
+    standard deviation is that over the seeds, or for a single log that of its noise between bins.
+    """
+    logs = [*first, *second]
+    keys = set.intersection(*(set(log.curves) for log in logs))
+    found = []
+    for key in sorted(filter(_METRIC.fullmatch, keys)):
+        width = bin_width(log.curves[key] for log in logs)
+        sides = [_side([log.curves[key] for log in side], width) for side in (first, second)]
+        table = pd.concat(sides, axis=1, keys=["a", "b"], join="inner")
+        if len(table):
+            late = table[table.index >= table.index[-1] - (table.index[-1] - table.index[0]) / 4]
+            ends = (float(late[side, "mean"].mean()) for side in "ab")
+            found.append(Difference(key, *ends, _parting(table)))
+    return found
+
+
+def _side(curves: Sequence[Curve], width: int) -> pd.DataFrame:
+    """Return mean and noise by step, in the bins where every curve has a point."""
+    points = [pd.Series(value, step) for step, value in (binned(c, width) for c in curves)]
+    table = pd.concat(points, axis=1, join="inner").sort_index()
+    mean = table.mean(axis=1)
+    noise = table.std(axis=1, ddof=1) if len(curves) > 1 else _noise(mean.to_numpy())
+    return pd.DataFrame({"mean": mean, "noise": noise})
+
+
+def _noise(values: np.ndarray) -> float:
+    """Estimate the standard deviation of independent noise on a smooth curve.
+
+    From the median of the changes from bin to bin, which a few jumps do not move.
+    """
+    if len(values) < 2:
+        return 0.0
+    return float(np.median(np.abs(np.diff(values))) / (0.6745 * np.sqrt(2)))
+
+
+def _parting(table: pd.DataFrame) -> int | None:
+    a, b = table["a"], table["b"]
+    means = np.stack([a["mean"], b["mean"]])
+    tolerance = np.max(
+        np.broadcast_arrays(
+            _DEVIATIONS * np.hypot(a["noise"], b["noise"]),
+            _SHARE * np.subtract(*np.percentile(means, (90, 10))),
+            _ROUNDING * np.abs(means).max(axis=0),
+        ),
+        axis=0,
+    )
+    beyond = np.abs(means[0] - means[1]) > tolerance
+    left = np.arange(len(beyond), 0, -1)
+    share = np.cumsum(beyond[::-1])[::-1] / left
+    parted = np.flatnonzero(beyond & (share >= _STAYS) & (left >= _BINS))
+    return int(table.index[parted[0]]) if len(parted) else None

@@ -1,0 +1,233 @@
+"""Logs of runs: ours, the public Dreamer's and the released BIRD code's, in folders of any form."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from dreamer_bird.analysis.curves import Curve, make_curve, read_lines
+from dreamer_bird.config import Config
+from dreamer_bird.envs import TASKS
+from dreamer_bird.errors import ConfigError, nearest
+
+FILE = "metrics.jsonl"
+RETURNS = ("test/return", "train/return")  # of evaluations, or where a log has none, of training
+UNKNOWN = "unknown"  # task of a log that neither a configuration nor the path tells
+
+_TITLES = ("Dreamer", "BIRD", "Soft-BIRD", "PlaNet", "SLAC", "D4PG", "A3C")
+_TITLE_OF = {title.lower().replace("-", "_"): title for title in _TITLES}
+_NAMES = "|".join(sorted((task.removeprefix("dmc_") for task in TASKS), key=len, reverse=True))
+_TASK = re.compile(rf"(?<![a-z])(?:dmc_)?({_NAMES})(?![a-z])")
+_OTHER_TASK = re.compile(r"^(?:dmc|gym|atari)_[a-z0-9_]+$")  # named like one
+_SEED = re.compile(r"(?:^|[_\-. ])(?:seed|s)?[_\-]?(\d+)$")
+
+
+class LogError(ConfigError):
+    """Logs that cannot be read, or that lack what is asked of them."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """What one run of one method with one seed on one task wrote."""
+
+    task: str
+    method: str
+    seed: str
+    path: Path  # of metrics.jsonl, or scores.json#3 for the fourth entry of a score file
+    curves: dict[str, Curve]
+    config: dict[str, object] = field(default_factory=dict)  # under dotted names; {} without one
+
+    def curve(self, key: str) -> Curve:
+        """Return the curve of a key; LogError names the nearest keys where the log lacks it."""
+        if key not in self.curves:
+            raise LogError(f"{self.path} has no {key}: {nearest(key, self.curves)}")
+        return self.curves[key]
+
+    @property
+    def return_key(self) -> str:
+        """The key of the returns: of evaluations, or where there are none, of training."""
+        return next((key for key in RETURNS if key in self.curves), RETURNS[0])
+
+    def returns(self) -> Curve:
+        """Return the curve of returns; LogError where the log has none."""
+        return self.curve(self.return_key)
+
+
+def title(method: str) -> str:
+    """Return a method's name as it is written, "Soft-BIRD" for "soft_bird"."""
+    return _TITLE_OF.get(method, method)
+
+
+def read_logs(paths: Iterable[str | Path]) -> list[Log]:
+    """Read the logs in folders (searched to any depth for metrics.jsonl) and files, each once.
+
+    A file holds lines of metrics, or a JSON list of `{"task", "method", "seed", "xs", "ys"}` as the
+    public Dreamer's scores are kept; their `ys` become "test/return". `NAME=PATH` gives the logs
+    under a path the method NAME. Otherwise task, method and seed come from the config.yaml beside
+    the metrics, and what that lacks from the path, as `_identity` says.
+
+    Warns, in one line each, of lines dropped, of paths without a log, and of two logs that claim to
+    be the same run; LogError where there is no log at all.
+    """
+    logs, problems = {}, []
+    for word in map(str, paths):
+        name, path = _named(word)
+        try:
+            for log in _read(path):
+                named = replace(log, method=name) if name else log
+                logs.setdefault(log.path, named)
+        except LogError as error:
+            problems.append(str(error))
+    if not logs:
+        last = problems.pop() if problems else "no logs: name a logdir or a metrics.jsonl"
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    if not logs:
+        raise LogError(last)
+    _warn_of_twins(logs.values())
+    return list(logs.values())
+
+
+def having(logs: Iterable[Log], key: str | None = None) -> list[Log]:
+    """Return the logs that hold a key (without one: returns), and warn of each that does not.
+
+    LogError where none does.
+    """
+    logs, kept, problems = list(logs), [], []
+    for log in logs:
+        try:
+            log.curve(key or log.return_key)
+            kept.append(log)
+        except LogError as error:
+            problems.append(str(error))
+    for problem in problems if kept else problems[:-1]:
+        warnings.warn(problem, stacklevel=2)
+    if not kept:
+        raise LogError(problems[-1])
+    return kept
+
+
+def _named(word: str) -> tuple[str, Path]:
+    name, equals, path = word.partition("=")
+    if equals and name and path and not Path(word).exists():
+        return name, Path(path)
+    return "", Path(word)
+
+
+def _read(path: Path) -> Iterator[Log]:
+    """Yield the logs in a file, or in a folder and all below; LogError if there are none."""
+    path = path.expanduser()
+    if not path.exists():
+        raise LogError(f"{path}: no such file or folder")
+    files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+    if not files:
+        raise LogError(f"{path}: no {FILE} in it or below")
+    problems = []
+    for file in files:
+        try:
+            yield from _read_file(file.resolve(), path.resolve())
+        except (OSError, LogError) as error:
+            problems.append(f"{file}: {getattr(error, 'strerror', None) or error}")
+    for problem in problems[: None if len(problems) < len(files) else -1]:
+        warnings.warn(problem, stacklevel=2)
+    if len(problems) == len(files):
+        raise LogError(problems[-1])
+
+
+def _read_file(file: Path, root: Path) -> Iterator[Log]:
+    with file.open("rb") as opened:
+        scores = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    yield from _read_scores(file) if scores else [_read_metrics(file, root)]
+
+
+def _read_metrics(file: Path, root: Path) -> Log:
+    curves, total, dropped = read_lines(file)
+    if dropped and dropped < total:
+        what = f"dropped {dropped} of {total} lines: not JSON objects with a step"
+        warnings.warn(f"{file}: {what}", stacklevel=2)
+    if not curves:
+        raise LogError(f"none of its {total} lines is a JSON object with a step and a number")
+    config = _read_config(file.with_name("config.yaml")) if file.name == FILE else {}
+    saved = (config.get(name) for name in ("task", "variant", "seed"))
+    told = zip(saved, _identity(file, root), strict=True)
+    return Log(
+        *(str(guess if said is None else said) for said, guess in told), file, curves, config
+    )
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    if not path.exists():
+        return {}
+    try:
+        return Config.read(path).flatten()
+    except ConfigError as error:
+        warnings.warn(f"{error}; going by the path instead", stacklevel=2)
+        return {}
+
+
+def _read_scores(file: Path) -> Iterator[Log]:
+    try:
+        entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read_bytes()))
+    except orjson.JSONDecodeError as error:
+        raise LogError(f"no JSON list of scores: {error}") from None
+    broken = 0
+    for index, entry in enumerate(entries):
+        try:
+            steps, values = (np.array(entry[axis], float) for axis in ("xs", "ys"))
+            usable = (steps >= 0) & (steps < 2**53)  # fails where the two differ in length
+            curve = make_curve(steps[usable].astype(np.int64), values[usable])
+            task, method, seed = (str(entry[name]) for name in ("task", "method", "seed"))
+        except (TypeError, ValueError, KeyError, IndexError):
+            broken += 1
+        else:
+            yield Log(task, method, seed, Path(f"{file}#{index}"), {RETURNS[0]: curve})
+    if broken == len(entries):
+        raise LogError("no entry has task, method, seed, xs and ys")
+    if broken:
+        what = f"dropped {broken} of {len(entries)} entries without task, method, seed, xs and ys"
+        warnings.warn(f"{file}: {what}", stacklevel=2)
+
+
+def _identity(file: Path, root: Path) -> tuple[str, str, str]:
+    """Tell task, method and seed from a path: `task/method/seed`, `method/task/seed`, `task123/x`.
+
+    The name nearest to the file that holds a task of the suite (with or without dmc_), or failing
+    that looks like a task (dmc_..., gym_..., atari_...), gives the task. A name that is a number,
+    or ends in one behind a separator, gives the seed ("0" without one). The method is what is left
+    of the name that holds the task and of those below it; if nothing is, the name above it. Without
+    a task, the names from the given folder downwards are the method.
+    """
+    names = [*file.parent.parts[1:], *([] if file.name == FILE else [file.stem])]
+    index, match = _find(_TASK, names) or _find(_OTHER_TASK, names) or (0, None)
+    if match:
+        task = f"dmc_{match[1]}" if match.re is _TASK else match[0]
+        holder = names[index][: match.start()] + "_" + names[index][match.end() :]
+        left = [holder, *names[index + 1 :]]
+        above = names[index - 1] if index else UNKNOWN
+    else:
+        depth = len(root.parts) - 1 if root.is_dir() else len(names)
+        task, left, above = UNKNOWN, names[depth:] or names[-1:], names[-1] if names else UNKNOWN
+    left = [name.strip("_-. ") for name in left]
+    seeds = [match[1] for name in left if (match := _SEED.search(name))]
+    methods = [rest for name in left if (rest := _SEED.sub("", name))]
+    return task, "/".join(methods) or above, seeds[-1] if seeds else "0"
+
+
+def _find(pattern: re.Pattern, names: list[str]) -> tuple[int, re.Match] | None:
+    """Return the last name that matches, as its index and match."""
+    found = [(index, match) for index, name in enumerate(names) if (match := pattern.search(name))]
+    return found[-1] if found else None
+
+
+def _warn_of_twins(logs: Iterable[Log]) -> None:
+    seen = {}
+    for log in logs:
+        first = seen.setdefault((log.task, log.method, log.seed), log)
+        if first is not log:
+            run = f"{log.method} on {log.task} with seed {log.seed}"
+            hint = "counted as two seeds; NAME=PATH gives one another name"
+            warnings.warn(f"{first.path} and {log.path}: both are {run}; {hint}", stacklevel=3)

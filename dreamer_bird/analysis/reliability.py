@@ -1,0 +1,96 @@
+"""How reliable a difference is, across tasks and seeds: the statistics of the library rliable."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+REPETITIONS = 2000  # of the bootstrap
+HIGHEST_RETURN = 1000  # of an episode in the DeepMind Control Suite: its returns are divided by it
+
+# Score of each run by task and method, {"dmc_walker_walk": {"bird": [812.0, 903.5]}}.
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+class Estimate(NamedTuple):
+    """A value and its 95% interval, None where a single run a task allows none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def summarise(scores: Scores, against: str | None = None) -> dict:
+    """Return what rliable says of the runs' returns on the tasks that every method ran.
+
+    `tasks`: those tasks; `methods`: for each the `runs` a task and the interquartile mean `iqm`
+    with `low` and `high`; `improvement`: the `probability` (`low`, `high`) that a run of `method`
+    beats one of `other`, for all pairs or those with `against` as the other. Returns are / 1000.
+    """
+    tasks, runs = matrices(scores)
+    methods, improvement = [], []
+    for method, matrix in runs.items():
+        iqm, low, high = interquartile_mean(matrix)
+        methods.append(
+            {"method": method, "runs": len(matrix), "iqm": iqm, "low": low, "high": high}
+        )
+    pairs = list(combinations(runs, 2))
+    if against in runs:
+        pairs = [(method, against) for method in runs if method != against]
+    for method, other in pairs:
+        chance, low, high = probability_of_improvement(runs[method], runs[other])
+        names = {"method": method, "other": other}
+        improvement.append(names | {"probability": chance, "low": low, "high": high})
+    return {"tasks": tasks, "methods": methods, "improvement": improvement}
+
+
+def matrices(scores: Scores) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the tasks that every method ran, and each method's scores [runs, tasks] / 1000.
+
+    rliable needs as many runs on each task, so the first ones count where some tasks have more.
+    """
+    methods = sorted({method for runs in scores.values() for method in runs})
+    tasks = sorted(task for task, runs in scores.items() if all(map(runs.get, methods)))
+    if not tasks:
+        return [], {}
+    found = {}
+    for method in methods:
+        count = min(len(scores[task][method]) for task in tasks)
+        columns = [scores[task][method][:count] for task in tasks]
+        found[method] = np.array(columns, float).T / HIGHEST_RETURN
+    return tasks, found
+
+
+def interquartile_mean(scores: np.ndarray) -> Estimate:
+    """Return the interquartile mean of scores [runs, tasks]; its interval is stratified by task."""
+    from rliable import metrics
+
+    return _estimate([scores], metrics.aggregate_iqm, REPETITIONS)
+
+
+def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> Estimate:
+    """Return how likely a run of a method beats one of another, both [runs, tasks]."""
+    from rliable import metrics
+
+    # A repetition takes a rank test for each task, a millisecond or so.
+    repetitions = max(200, 1000 // scores.shape[1])
+    return _estimate([scores, others], metrics.probability_of_improvement, repetitions)
+
+
+def _estimate(scores: list[np.ndarray], metric: Callable, repetitions: int) -> Estimate:
+    from rliable.library import get_interval_estimates
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of arch, on how rliable calls it
+        points, intervals = get_interval_estimates(
+            {"": scores if len(scores) > 1 else scores[0]},
+            lambda *samples: np.array([metric(*samples)]),
+            reps=repetitions,
+            random_state=np.random.RandomState(0),  # the same logs, the same table
+        )
+    value = float(points[""][0])
+    if min(map(len, scores)) == 1:  # every resample is the same: an interval would mislead
+        return Estimate(value, None, None)
+    return Estimate(value, *map(float, intervals[""][:, 0]))

@@ -1,0 +1,143 @@
+"""Statistics of curves; steps are environment steps, standard deviations those of a population.
+
+Curves rarely share their steps, so they are compared in bins of one width w: bin k holds the points
+in ((k - 1/2) w, (k + 1/2) w] and stands at its centre k w. Nothing is extrapolated: a seed without
+a point in a bin does not count there.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dreamer_bird.analysis.curves import Curve
+from dreamer_bird.analysis.logs import Log
+
+BINS = 50  # about as many as the longest curve is cut into
+
+
+class Spread(NamedTuple):
+    """Mean, standard deviation (of a population, 0 for one seed) and number of seeds."""
+
+    mean: float
+    std: float
+    seeds: int
+
+
+def bin_width(curves: Iterable[Curve]) -> int:
+    """Return a width of bins that suits all curves: 1, 2 or 5 times a power of ten.
+
+    It is at least the typical distance between the points of the sparsest curve, so that a bin
+    seldom misses a seed, and at least a fiftieth of the longest curve, which evens out noise.
+    """
+    steps = [curve.step for curve in curves if len(curve.step) > 1]
+    distances = [np.median(np.diff(step)) for step in steps]
+    least = max([*distances, *(step[-1] / BINS for step in steps)], default=1)
+    power = 10 ** int(np.floor(np.log10(max(least, 1))))
+    return int(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least))
+
+
+def binned(curve: Curve, width: int) -> Curve:
+    """Return the means of a curve in bins, at the centres of those bins that hold a point."""
+    bins = _bins(curve, width)
+    return Curve(bins.index.to_numpy(), bins["value"].to_numpy())
+
+
+def value_at(curve: Curve, step: int, width: int) -> float:
+    """Return the mean of the points in (step - width / 2, step + width / 2], NaN if none is."""
+    offset = curve.step - step
+    inside = (2 * offset > -width) & (2 * offset <= width)
+    return float(curve.value[inside].mean()) if inside.any() else float("nan")
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Summarise one value a seed; NaN, from a seed without one, does not count."""
+    values = np.array([value for value in values if not np.isnan(value)])
+    if not len(values):
+        return Spread(float("nan"), float("nan"), 0)
+    return Spread(float(values.mean()), float(values.std()), len(values))
+
+
+def aggregate(
+    logs: Sequence[Log], key: str | None = None, width: int | None = None
+) -> pd.DataFrame:
+    """Return the tidy table of means over seeds, a row for each task, method and bin.
+
+    Columns: task, method, step (centre of the bin), mean, std (of a population: 0 for one seed),
+    seeds (with a point in the bin); sorted by task, method and step. Without a key the returns are
+    taken (`Log.returns`); without a width `bin_width` chooses one for each task. LogError names a
+    log that lacks the key: `logs.having` picks those that have it.
+    """
+    rows = []
+    for task in sorted({log.task for log in logs}):
+        members = [(log.method, _curve(log, key)) for log in logs if log.task == task]
+        each = width or bin_width(curve for _, curve in members)
+        for method, curve in members:
+            points = binned(curve, each)
+            rows.append(
+                pd.DataFrame(
+                    {"task": task, "method": method, "step": points.step, "value": points.value}
+                )
+            )
+    columns = ["task", "method", "step"]
+    table = pd.concat(rows) if rows else pd.DataFrame(columns=[*columns, "value"])
+    values = table.groupby(columns)["value"]
+    named = {"mean": values.mean(), "std": values.std(ddof=0), "seeds": values.count()}
+    return pd.DataFrame(named).reset_index()
+
+
+def mean_curve(curves: Sequence[Curve], width: int) -> Curve:
+    """Return the mean of curves, one a seed, in the bins where every one of them has a point.
+
+    It stands at the mean step of the points, which keeps the crossings of a straight line.
+    """
+    bins = pd.concat([_bins(curve, width) for curve in curves]).groupby(level=0)
+    mean = bins.mean()[bins.size() == len(curves)]
+    return Curve(mean["step"].round().to_numpy(np.int64), mean["value"].to_numpy())
+
+
+def common_range(curves: Iterable[Curve]) -> tuple[int, int]:
+    """Return the steps between which every curve has points; equal ones where there are none."""
+    ends = [(curve.step[0], curve.step[-1]) for curve in curves]
+    start, end = max(first for first, _ in ends), min(last for _, last in ends)
+    return int(start), int(max(start, end))
+
+
+def area(curve: Curve, start: int, end: int) -> float:
+    """Return the area under a curve from start to end by the trapezoid rule, over (end - start).
+
+    So it is in units of the value: its mean over these steps. NaN unless the curve spans them.
+    """
+    if start >= end or curve.step[0] > start or curve.step[-1] < end:
+        return float("nan")
+    inside = (curve.step > start) & (curve.step < end)
+    steps = np.concatenate([[start], curve.step[inside], [end]])
+    return float(np.trapezoid(np.interp(steps, *curve), steps) / (end - start))
+
+
+def steps_to_reach(curve: Curve, score: float) -> float:
+    """Return the step at which a curve first reaches a score, NaN if it never does.
+
+    Between two points it is linear. Noise reaches scores early: give it a `mean_curve`.
+    """
+    reached = np.flatnonzero(curve.value >= score)
+    if not len(reached):
+        return float("nan")
+    last = reached[0]
+    if last == 0:
+        return float(curve.step[0])
+    (before, step), (low, high) = (axis[last - 1 : last + 1] for axis in curve)
+    return float(before + (step - before) * (score - low) / (high - low))
+
+
+def _bins(curve: Curve, width: int) -> pd.DataFrame:
+    """Return the mean step and value in each bin that holds a point, by the bin's centre."""
+    bins = -((width - 2 * curve.step) // (2 * width))
+    bins, where, counts = np.unique(bins, return_inverse=True, return_counts=True)
+    means = {name: np.bincount(where, axis) / counts for name, axis in curve._asdict().items()}
+    return pd.DataFrame(means, index=bins * width)
+
+
+def _curve(log: Log, key: str | None) -> Curve:
+    return log.curve(key) if key else log.returns()

@@ -1,0 +1,69 @@
+"""SIGTERM and SIGINT: stop at the next safe point, save, and be gone within ten seconds."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dreamer_bird.errors import RunError
+
+GRACE = 8.0  # seconds; what is not saved by then is done again from the last checkpoint
+
+
+class Stopped(RunError):
+    """The run was told to stop."""
+
+    def __init__(self, number: int):
+        """Take the number of the signal; the exit status follows from it as shells report it."""
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; the same command goes on from here")
+        self.exit_status = 128 + number
+
+
+@contextmanager
+def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
+    """Yield a function, to be called at safe points, that raises Stopped once a signal has come.
+
+    At a second SIGINT, and if the context lasts `grace` seconds after a signal, the process ends
+    where it is.
+    """
+    received: list[int] = []
+    left = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def check() -> None:
+        if received:
+            raise Stopped(received[0])
+
+    def watch() -> None:
+        with open(reader, "rb", buffering=0) as stream:
+            while byte := stream.read(1):
+                if byte[0] == signal.SIGINT in received:
+                    os._exit(128 + byte[0])
+                received.append(byte[0])
+                if len(received) == 1:
+                    print("stopping; interrupt again to stop at once", file=sys.stderr, flush=True)
+                    threading.Thread(target=end, daemon=True).start()
+
+    def end() -> None:
+        if not left.wait(grace):
+            os._exit(128 + received[0])
+
+    # Python runs its handlers between two operations of the main thread, and one operation of
+    # TensorFlow may last seconds: the system's handler writes to a thread instead.
+    threading.Thread(target=watch, daemon=True).start()
+    handlers = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield check
+    finally:
+        left.set()
+        signal.set_wakeup_fd(-1)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(writer)

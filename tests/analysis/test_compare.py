@@ -1,0 +1,219 @@
+"""The command `compare`: values of synthetic logs, what it prints, and how it refuses."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from dreamer_bird.analysis.comparison import Question, compare_logs
+from dreamer_bird.analysis.tables import number, spread, steps
+
+STEPS = range(0, 100_001, 1000)
+TASK = "dmc_cartpole_swingup"
+
+
+def ramp(slope, end=100_000):
+    """Returns that rise by `slope` a thousand steps."""
+    return [(step, slope * step / 1000) for step in STEPS if step <= end]
+
+
+@pytest.fixture
+def tree(write_log, tmp_path):
+    """Two seeds of bird, which learns twice as fast as dreamer, on two tasks."""
+    for task in (TASK, "dmc_walker_run"):
+        for seed, offset in enumerate((-1, 1)):
+            write_log(f"logs/{task}/bird/{seed}", ramp(8 + offset))
+            write_log(f"logs/{task}/dreamer/{seed}", ramp(4 + offset))
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def compare(run_command):
+    def compare(*arguments):
+        done = run_command("compare", *arguments, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout, parse_constant=pytest.fail)
+
+    return compare
+
+
+def test_the_numbers_of_lines_of_known_slope(tree, compare):
+    told = compare(tree, "--at", "5e4,1e5", "--scores", "100,200", "--against", "dreamer")
+    assert [task["task"] for task in told["tasks"]] == [TASK, "dmc_walker_run"]
+    task = told["tasks"][0]
+    bird, dreamer, published = task["methods"]
+    assert (bird["method"], dreamer["method"]) == ("bird", "dreamer")
+    assert published["method"] == "dreamer (published)"
+    # Bins are 2,000 wide: at 50,000 the points at 50,000 and 51,000; at the end only the last.
+    assert task["width"] == 2000
+    assert bird["values"][0] == pytest.approx({"mean": 8 * 50.5, "std": 50.5, "seeds": 2})
+    assert bird["values"][1] == pytest.approx({"mean": 800, "std": 100, "seeds": 2})
+    assert bird["area"] == pytest.approx({"mean": 400, "std": 50, "seeds": 2})
+    assert dreamer["area"] == pytest.approx({"mean": 200, "std": 50, "seeds": 2})
+    assert task["final"] == pytest.approx(400)
+    assert [item["score"] for item in bird["reach"]] == [100, 200, 400]
+    assert [item["steps"] for item in bird["reach"]] == pytest.approx([12_500, 25_000, 50_000])
+    assert [item["ratio"] for item in bird["reach"]] == pytest.approx([2, 2, 2])
+    assert [item["steps"] for item in dreamer["reach"]] == pytest.approx([25e3, 50e3, 100e3])
+    assert [item["seeds"] for item in dreamer["reach"]] == [2, 2, 1]
+    assert [item["ratio"] for item in dreamer["reach"]] == [None] * 3
+
+
+def test_across_tasks_and_seeds(tree, compare):
+    across = compare(tree, "--against", "dreamer")["across"]
+    iqm = {row["method"]: row for row in across["methods"]}
+    assert across["tasks"] == [TASK, "dmc_walker_run"]
+    assert iqm["bird"]["iqm"] == pytest.approx(0.8)  # between 0.7 and 0.9, each twice
+    assert iqm["dreamer"]["iqm"] == pytest.approx(0.4)
+    assert iqm["bird"]["low"] == pytest.approx(0.7)
+    assert iqm["bird"]["high"] == pytest.approx(0.9)
+    (chance,) = across["improvement"]
+    assert (chance["method"], chance["other"], chance["probability"]) == ("bird", "dreamer", 1)
+
+
+def test_steps_without_data_and_scores_never_reached_are_null(tree, compare):
+    told = compare(tree, "--at", "5e4,9e5", "--scores", "5000", "--no-baselines")
+    bird = told["tasks"][0]["methods"][0]
+    assert bird["values"][1] == {"mean": None, "std": None, "seeds": 0}
+    assert bird["reach"] == [{"score": 5000, "steps": None, "ratio": None, "seeds": 0}]
+    assert told["across"]["tasks"] == []
+
+
+def test_a_published_curve_stands_in_for_a_method_without_logs(make_log):
+    logs = [make_log([(5000 + 100_000 * k, 500 * k) for k in range(4)])]
+    told = compare_logs(logs, Question(against="dreamer", at=(100_000, 400_000)))
+    assert told["against"] == "dreamer (published)"
+    bird, published = told["tasks"][0]["methods"]
+    assert published["values"][0] == {"mean": 137.2, "std": 57.7, "seeds": 5}
+    # 508.4 at 205,000 and 722.8 at 305,000, so 722.8 is the score at the end of the log.
+    assert bird["reach"][-1]["score"] == 722.8
+    assert bird["reach"][-1]["steps"] == pytest.approx(5000 + 100_000 * 722.8 / 500, abs=1)
+    assert bird["reach"][-1]["ratio"] == pytest.approx(305_000 / bird["reach"][-1]["steps"])
+
+
+def test_between_published_points_there_is_a_mean_but_no_deviation(make_log):
+    told = compare_logs([make_log(ramp(1))], Question(at=(55_000, 100_000, 10**8)))
+    values = told["tasks"][0]["methods"][1]["values"]
+    # 25.8 at 5,000 and 137.2 at 105,000.
+    assert values[0] == {"mean": pytest.approx((25.8 + 137.2) / 2), "std": None, "seeds": 5}
+    assert values[1]["mean"] == pytest.approx(25.8 + 0.95 * (137.2 - 25.8))
+    assert values[2] == {"mean": None, "std": None, "seeds": 0}
+
+
+def test_steps_are_chosen_within_what_all_logs_cover(make_log):
+    logs = [make_log(ramp(1)), make_log(ramp(1, end=41_000), method="dreamer")]
+    (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
+    assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000, 40_000])
+    assert [method["area"]["mean"] for method in task["methods"]] == pytest.approx([20.5, 20.5])
+
+
+def test_any_logged_key_and_where_two_logs_part(write_log, compare, tmp_path):
+    noise = np.random.default_rng(0).normal(size=(2, len(STEPS)))
+    shift = np.where(np.array(STEPS) > 50_000, 50, 0)
+    for name, values in (("bird", noise[0]), ("dreamer", noise[1] + shift)):
+        write_log(f"{TASK}/{name}/0", zip(STEPS, values, strict=True), key="model_loss")
+    told = compare(tmp_path, "--key", "model_loss")
+    assert told["across"] is None
+    (difference,) = told["tasks"][0]["differences"]
+    assert (difference["first"], difference["second"]) == ("bird", "dreamer")
+    (metric,) = difference["metrics"]
+    assert (metric["key"], metric["step"]) == ("model_loss", 50_000)
+    assert metric["second"] == pytest.approx(50, abs=1)
+
+
+def test_two_seeds_of_one_method_are_compared_as_two_logs(make_log):
+    logs = [make_log({"test/return": ramp(1), "div": ramp(s)}, seed=s) for s in (1, 2)]
+    (difference,) = compare_logs(logs, Question())["tasks"][0]["differences"]
+    assert (difference["first"], difference["second"]) == ("bird, seed 1", "bird, seed 2")
+
+
+def test_returns_of_training_beside_those_of_evaluations_are_told(make_log):
+    logs = [make_log(ramp(1)), make_log({"train/return": ramp(1)}, method="dreamer")]
+    with pytest.warns(UserWarning, match=r"dreamer/0: no test/return; its train/return"):
+        compare_logs(logs, Question())
+
+
+def test_the_tables_say_it_in_100_columns(tree, run_command):
+    done = run_command("compare", tree, "--against", "dreamer", "--at", "1e4,2e4,3e4,4e4,5e4,6e4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert f"\n{TASK}\n" in done.stdout
+    for text in ("BIRD", "Dreamer (published)", "404 ± 50 (2)", "x2.00", "D4PG 862 (pixels, 100M)"):
+        assert text in done.stdout
+    assert "0.484 [" in done.stdout
+
+
+def test_the_published_returns_alone(run_command, compare):
+    assert len(compare("baselines")["published"]) == 46
+    assert "dmc_walker_walk" in run_command("compare", "baselines").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "missing: no such file or folder"),
+        (["."], "no metrics.jsonl in it or below"),
+        (["log", "--key", "tset/return"], "did you mean test/return?"),
+        (["log", "--against", "dremer"], "--against dremer: choose from bird, dreamer (published)"),
+        (["log", "--against", "x", "--no-baselines"], "--against x: choose from bird"),
+        (["log", "--at", "1e5,x"], "--at 1e5,x: must be numbers with commas between them"),
+        (["log", "--at", "0"], "--at 0: steps must be whole numbers of at least 1"),
+        (["log", "--scores", "nan"], "--scores nan: must be numbers with commas between them"),
+        (["log", "--scroes", "1"], "unknown flag --scroes: did you mean --scores?"),
+        ([], "the following arguments are required: [NAME=]PATH"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(write_log, run_command, arguments, message):
+    if "log" in arguments:
+        path = write_log(f"{TASK}/bird/0", ramp(1))
+        arguments = [path if word == "log" else word for word in arguments]
+    done = run_command("compare", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_can_be_shown_is_shown(write_log, run_command):
+    good = write_log(f"{TASK}/bird/0", ramp(1), lines=["{"])
+    other = write_log(f"{TASK}/bird/1", ramp(1), key="div")
+    done = run_command("compare", good, other, "missing")
+    assert done.returncode == 0
+    assert "BIRD" in done.stdout
+    told = done.stderr.splitlines()
+    assert len(told) == 3
+    assert "dropped 1 of 102 lines" in told[0]
+    assert "missing: no such file or folder" in told[1]
+    assert "bird/1/metrics.jsonl has no test/return" in told[2]
+
+
+def test_the_command_starts_soon_and_without_tensorflow(run_command):
+    start = time.monotonic()
+    assert "--against METHOD" in run_command("compare", "--help").stdout
+    assert time.monotonic() - start < 3
+
+
+def test_numbers_as_they_are_written():
+    assert [number(value) for value in (None, 0, 0.01234, 1.234, 56.78, 678.9, 11_297.4, -3.0)] == [
+        "-",
+        "0",
+        "0.0123",
+        "1.23",
+        "56.8",
+        "679",
+        "11,297",
+        "-3.00",
+    ]
+    assert [steps(value) for value in (None, 5000, 25_000, 105_000, 1_005_000)] == [
+        "-",
+        "5,000",
+        "25k",
+        "105k",
+        "1.005M",
+    ]
+    assert spread({"mean": 612.3, "std": 4.56, "seeds": 5}) == "612 ± 5 (5)"
+    assert spread({"mean": 11.23, "std": 22.4, "seeds": 5}) == "11 ± 22 (5)"
+    assert spread({"mean": 11.23, "std": 0.42, "seeds": 5}) == "11.2 ± 0.4 (5)"
+    assert spread({"mean": 612.3, "std": 0.0, "seeds": 1}) == "612 (1)"
+    assert spread({"mean": None, "std": None, "seeds": 0}) == "-"
