@@ -7,7 +7,7 @@ PYTHON = $(VENV)/bin/python
 HAS_GPU = import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices('GPU'))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean venv rendering
+.PHONY: help run test soak lint format clean venv rendering
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed
 
 test: rendering ## run the tests
 	"$(PYTHON)" -m pytest $(ARGS)
+
+soak: rendering ## stop a real run 50 times, and try 2,500 damaged inputs of each kind (15 minutes)
+	"$(PYTHON)" -m pytest -s tests/test_stopping.py tests/test_fuzz.py --kills 50 --fuzz 2500 $(ARGS)
 
 lint: venv ## check format and style
 	"$(PYTHON)" -m ruff format --check .

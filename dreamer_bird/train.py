@@ -16,7 +16,7 @@ from dreamer_bird.config import Config
 from dreamer_bird.driver import Act, collect_episode
 from dreamer_bird.envs import make_env
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
-from dreamer_bird.errors import CheckpointError
+from dreamer_bird.errors import CheckpointError, RunError
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
 from dreamer_bird.precision import resolve_precision
@@ -210,10 +210,10 @@ class Run:
         for restarts_left in reversed(range(self.config.worker.restarts + 1)):
             try:
                 return collect_episode(env, act, seed, watch)
-            except (WorkerError, Stopped) as error:
+            except RunError as error:
                 self.bad_actions.state, self.nonfinite_actions = before
                 self.check()  # a signal to the whole group may have ended a worker as it started
-                if not restarts_left:
+                if not (isinstance(error, WorkerError) and restarts_left):
                     raise
                 reason = str(error).splitlines()[0]
                 warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)

@@ -8,6 +8,7 @@ from scipy import special
 
 from dreamer_bird import seeds
 from dreamer_bird.agent import scale_image
+from dreamer_bird.errors import CheckpointError
 
 NETWORKS = {
     "model": {"encoder", "rssm", "decoder", "reward"},
@@ -130,6 +131,27 @@ def test_named_weights_are_all_there_are(agent):
     named = {variable.ref() for variable in agent.named_variables().values()}
     assert named == {variable.ref() for variable in agent.variables}
     assert len(named) == len(agent.named_variables())
+
+
+def test_weights_of_other_networks_are_refused_by_name(agent, make_agent):
+    arrays = {name: variable.numpy() for name, variable in agent.named_variables().items()}
+    agent.assign(arrays)
+    for name, other, words in (
+        (
+            "rssm/img2/kernel",
+            np.zeros((1, 1)),
+            r"its rssm/img2/kernel has shape \(1, 1\) instead of",
+        ),
+        ("rssm/img2/kernel", None, "its rssm/img2/kernel has shape none instead of"),
+        ("critic/h9/kernel", np.zeros(3), r"its critic/h9/kernel has shape \(3,\) instead of none"),
+    ):
+        harmed = arrays | {name: other}
+        if other is None:
+            del harmed[name]
+        with pytest.raises(CheckpointError, match=words):
+            agent.assign(harmed)
+    for name, variable in agent.named_variables().items():
+        np.testing.assert_array_equal(variable, arrays[name])
 
 
 def test_the_seed_of_the_config_alone_decides_weights(make_agent):

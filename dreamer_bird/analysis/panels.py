@@ -43,14 +43,14 @@ def published_group(label: str) -> str:
 def method_traces(table: pd.DataFrame, method: str, look: style.Style) -> list[dict]:
     """Return a method's line and shaded area.
 
-    The table is a task's and has the columns method, step, mean, low, high, std and seeds.
+    The table is a task's and has the columns method, at (step), mean, low, high, std and seeds.
     """
     rows = table[table["method"] == method]
     group = method_group(method)
     # plotly.js takes a few HTML tags in texts; a name that holds some is shown as it is.
     name = html.escape(style.title(method))
     line = {
-        "x": rows["step"].tolist(),
+        "x": rows["at"].tolist(),
         "y": rows["mean"].tolist(),
         "customdata": rows[["std", "seeds"]].to_numpy().tolist(),
         "name": name,
@@ -59,7 +59,7 @@ def method_traces(table: pd.DataFrame, method: str, look: style.Style) -> list[d
         "line": {"color": look.colour, "dash": look.strokes, "width": 2},
         "hovertemplate": "%{y:.4~g} ± %{customdata[0]:.3~g}, seeds: %{customdata[1]}",
     }
-    return [_area(rows["step"], rows["low"], rows["high"], look.colour, group), line]
+    return [_area(rows["at"], rows["low"], rows["high"], look.colour, group), line]
 
 
 def score_traces(scores: Iterable[Score], steps: list[int]) -> list[dict]:

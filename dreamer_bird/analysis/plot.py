@@ -116,7 +116,7 @@ def _draw_curves(
     for number, (method, look) in enumerate(looks.items()):
         rows = table[table["method"] == method]
         panel.plot(
-            rows["step"],
+            rows["at"],
             rows["mean"],
             color=look.colour,
             linestyle=(0, look.dashes) if look.dashes else "-",
@@ -126,9 +126,9 @@ def _draw_curves(
             zorder=3,
         )
         panel.fill_between(
-            rows["step"], rows["low"], rows["high"], color=look.colour, alpha=0.18, linewidth=0
+            rows["at"], rows["low"], rows["high"], color=look.colour, alpha=0.18, linewidth=0
         )
-    panel.set_xlim(0, table["step"].max() or 1)
+    panel.set_xlim(0, table["at"].max() or 1)
 
 
 def _draw_published(panel: Axes, task: str) -> None:

@@ -175,7 +175,7 @@ def _panels(
     table: pd.DataFrame, looks: dict[str, style.Style], what: str, baselines: bool = False
 ) -> Iterator[panels.Panel]:
     for task, rows in table.groupby("task"):
-        steps = sorted(set(rows["step"].tolist()))
+        steps = sorted(set(rows["at"].tolist()))
         methods = [method for method in looks if (rows["method"] == method).any()]
         traces = []
         if baselines:

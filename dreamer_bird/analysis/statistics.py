@@ -64,8 +64,9 @@ def aggregate(
 ) -> pd.DataFrame:
     """Return the tidy table of means over seeds, a row for each task, method and bin.
 
-    Columns: task, method, step (centre of the bin), mean, std (of a population: 0 for one seed),
-    seeds (with a point in the bin); sorted by task, method and step. Without a key the returns are
+    Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
+    are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin); sorted
+    by task, method and step. Without a key the returns are
     taken (`Log.returns`); without a width `bin_width` chooses one for each task. LogError names a
     log that lacks the key: `logs.having` picks those that have it.
     """
@@ -74,17 +75,14 @@ def aggregate(
         members = [(log.method, _curve(log, key)) for log in logs if log.task == task]
         each = width or bin_width(curve for _, curve in members)
         for method, curve in members:
-            points = binned(curve, each)
-            rows.append(
-                pd.DataFrame(
-                    {"task": task, "method": method, "step": points.step, "value": points.value}
-                )
-            )
+            bins = _bins(curve, each).rename(columns={"step": "at"}).rename_axis("step")
+            rows.append(bins.reset_index().assign(task=task, method=method))
     columns = ["task", "method", "step"]
-    table = pd.concat(rows) if rows else pd.DataFrame(columns=[*columns, "value"])
-    values = table.groupby(columns)["value"]
-    named = {"mean": values.mean(), "std": values.std(ddof=0), "seeds": values.count()}
-    return pd.DataFrame(named).reset_index()
+    table = pd.concat(rows) if rows else pd.DataFrame(columns=[*columns, "at", "value"])
+    groups = table.groupby(columns)
+    values = groups["value"]
+    named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
+    return pd.DataFrame({**named, "seeds": values.count()}).reset_index()
 
 
 def mean_curve(curves: Sequence[Curve], width: int) -> Curve:

@@ -194,7 +194,7 @@ def test_bad_input_is_told_in_a_line_and_creates_nothing(
 
 def test_an_empty_bin_is_no_zero():
     table = pd.DataFrame(
-        {"task": TASK, "method": "bird", "step": [0, 10_000], "mean": [5.0, 6.0]}
+        {"task": TASK, "method": "bird", "at": [0, 10_000], "mean": [5.0, 6.0]}
     ).assign(low=4.0, high=7.0, seeds=1)
     (panel,) = draw(table, "fps", baselines=True).axes
     (line,) = panel.get_lines()

@@ -65,12 +65,12 @@ def test_means_over_seeds_on_unequal_steps(make_log):
     table = aggregate(logs, width=10_000)
     rows = [tuple(row)[1:] for row in table.itertuples(index=False)]
     assert rows == [
-        ("bird", 0, 2, 1, 2),
-        ("bird", 10_000, 4, 1, 2),
-        ("bird", 20_000, 5, 0, 1),
-        ("dreamer", 10_000, 8, 0, 1),
+        ("bird", 0, 1500, 2, 1, 2),
+        ("bird", 10_000, 10_750, 4, 1, 2),
+        ("bird", 20_000, 21_000, 5, 0, 1),
+        ("dreamer", 10_000, 10_000, 8, 0, 1),
     ]
-    assert list(table.columns) == ["task", "method", "step", "mean", "std", "seeds"]
+    assert list(table.columns) == ["task", "method", "step", "at", "mean", "std", "seeds"]
     assert len(aggregate([])) == 0
 
 

@@ -1,0 +1,189 @@
+"""The stages of a run, in this process, with an environment of random pixels."""
+
+from functools import partial
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dreamer_bird import checkpoint
+from dreamer_bird.config import load
+from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.errors import CheckpointError
+from dreamer_bird.signals import Stopped
+from dreamer_bird.watchdog import DivergedError
+
+STEPS = 12  # agent steps of an episode
+
+
+class Noise(gymnasium.Env):
+    """Random pixels and no reward; fails once at its fourth step where a file says so."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"image": gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)}
+    )
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = STEPS
+        return self._observe(), {}
+
+    def step(self, action):
+        assert np.isfinite(action).all()
+        self.left -= 1
+        if self.left == STEPS - 4 and self.failure.exists():
+            self.failure.unlink()
+            raise ValueError("joint out of range")
+        return self._observe(), 0.0, False, self.left == 0, {}
+
+    def _observe(self):
+        return {"image": self.np_random.integers(256, size=(64, 64, 3), dtype=np.uint8)}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    from dreamer_bird.train import Run
+
+    made = []
+
+    def make(check=lambda: None, **flags):
+        settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2, **flags}
+        workers = [EnvWorker(name, partial(Noise, tmp_path / "fail")) for name in ("a", "b")]
+        (tmp_path / "run").mkdir(exist_ok=True)
+        run = Run(load(settings, ["debug"]), tmp_path / "run", *workers, check)
+        made.append(run)
+        return run
+
+    yield make
+    for run in made:
+        run.logger.close()
+        run.env.close()
+        run.eval_env.close()
+
+
+def nan_actions(run, at):
+    """Make the policy return an action and a state that are not numbers at its n-th calls."""
+    policy, calls = run.agent.policy, []
+
+    def act(image, state, seed, training):
+        calls.append(np.isfinite(state[1]).all())
+        action, state = policy(image, state, seed, training)
+        if len(calls) not in at:
+            return action, state
+        return action * np.nan, (state[0], state[1] * np.nan)
+
+    run.agent.policy = act
+    return calls
+
+
+def test_the_counters_decide_what_is_due(make_run):
+    run = make_run(steps=96, **{"train.prefill": 2, "train.save_every": 48})
+
+    def due(**counters):
+        vars(run).update(counters)
+        stage = run.next_stage()
+        return stage and stage.__name__
+
+    assert due(step=0, episodes=0, updates=0, next_eval=0, next_save=48) == "collect"
+    assert due(step=24, episodes=1) == "collect"
+    assert due(step=48, episodes=2) == "update"
+    assert due(updates=1) == "update"
+    assert due(updates=2) == "evaluate"
+    assert due(next_eval=1000) == "save"
+    assert due(next_save=96, saved_step=48) == "collect"
+    assert due(step=72, episodes=3) == "update"
+    assert due(updates=4) == "collect"
+    assert due(step=96, episodes=4, updates=6) == "save"
+    assert due(next_save=144, saved_step=96) is None
+
+
+def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
+    run = make_run()
+    run.collect()
+    calls = nan_actions(run, at={3, 4})
+    run.collect()
+    _, episode = run.replay._episodes[-1]
+    assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
+    assert all(calls)  # The policy began anew rather than from a state that is not a number.
+    assert run.nonfinite_actions == 2 and run.bad_actions.length == 0
+
+
+def test_too_many_such_actions_in_a_row_end_the_run(make_run):
+    run = make_run(**{"train.max_skipped": 3})
+    run.collect()
+    nan_actions(run, at={4, 5, 6})
+    with pytest.raises(
+        DivergedError, match=r"3 actions in a row .* the action at agent step 3 first"
+    ):
+        run.collect()
+    assert run.episodes == 1
+
+
+def test_an_episode_that_is_stopped_counts_nothing(make_run):
+    steps = []
+
+    def check():
+        steps.append(None)
+        if len(steps) == STEPS + 8:
+            raise Stopped(15)
+
+    run = make_run(check)
+    run.collect()
+    nan_actions(run, at={2})
+    with pytest.raises(Stopped):
+        run.collect()
+    assert (run.episodes, run.nonfinite_actions, run.bad_actions.length) == (1, 0, 0)
+
+
+def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
+    run = make_run(**{"worker.restarts": 1})
+    run.collect()
+    (tmp_path / "fail").touch()
+    with pytest.warns(UserWarning, match="'a'.*failed.*begins again in a new worker"):
+        run.collect()
+    assert run.episodes == 2
+    again = make_run(**{"worker.restarts": 0})
+    (tmp_path / "fail").touch()
+    with pytest.raises(WorkerError, match="joint out of range"):
+        again.collect()
+
+
+def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run):
+    run = make_run(**{"train.updates": 5})
+    run.collect()
+    calls = []
+
+    def check():
+        calls.append(None)
+        if len(calls) == 3:
+            raise Stopped(2)
+
+    run.check = check
+    with pytest.raises(Stopped):
+        run.update()
+    run.save()
+    again = make_run(**{"train.updates": 5})
+    assert again.updates == len(again.history) == 2
+    assert again.history[0].keys() == run.history[0].keys()
+    run.check = lambda: None
+    run.update()
+    again.update()
+    for name, variable in run.agent.named_variables().items():
+        np.testing.assert_array_equal(variable, again.agent.named_variables()[name], err_msg=name)
+
+
+def test_a_checkpoint_of_another_task_is_refused_by_name(make_run, tmp_path):
+    make_run()
+    with pytest.raises(CheckpointError, match="is of task dmc_cartpole_swingup, not dmc_cup_catch"):
+        make_run(task="dmc_cup_catch")
+
+
+def test_a_new_run_begins_with_a_checkpoint(make_run, tmp_path):
+    make_run()
+    (path,) = checkpoint.newest_first(tmp_path / "run" / "checkpoints")
+    header = checkpoint.load_header(path)
+    assert (header["step"], header["metrics_size"], header["replay"]) == (0, 0, [])
