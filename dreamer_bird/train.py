@@ -1,24 +1,22 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dreamer_bird import checkpoint, seeds
 from dreamer_bird.agent import IMAGE_SHAPE, Agent
 from dreamer_bird.config import Config
-from dreamer_bird.driver import Act, collect_episode
 from dreamer_bird.envs import make_env
-from dreamer_bird.envs.worker import EnvWorker, WorkerError
-from dreamer_bird.errors import CheckpointError, RunError
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import CheckpointError
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
+from dreamer_bird.player import Player
 from dreamer_bird.precision import resolve_precision
 from dreamer_bird.replay import Replay
 from dreamer_bird.reporting import introduction, means
@@ -78,16 +76,17 @@ class Run:
         """
         self.config, self.logdir = config, logdir
         self.env, self.eval_env, self.check = env, eval_env, check
-        self.step = self.episodes = self.updates = self.saved_step = self.nonfinite_actions = 0
+        self.step = self.episodes = self.updates = self.saved_step = 0
         self.next_eval, self.next_save = 0, config.train.save_every
         self.bad_updates = Streak("updates", config.train.max_skipped)
-        self.bad_actions = Streak("actions", config.train.max_skipped)
         self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
         self.watch = Stopwatch()
         repeat, capacity = config.env.action_repeat, config.replay.capacity
         capacity = capacity and capacity // repeat
         self.replay = Replay(logdir / "episodes", capacity, config.replay.length)
         self.agent = Agent(config, env.action_space.shape[0])
+        limits = config.worker.restarts, config.train.max_skipped
+        self.player = Player(self.agent, config.seed, *limits, check)
         metrics_size = self._restore()
         self.logger = Logger(logdir, config.steps, self.step, metrics_size)
         self.last_log = self.step, time.monotonic()
@@ -111,9 +110,12 @@ class Run:
         """Interact with the environment for one episode and add it to the replay."""
         config = self.config
         prefill = self.episodes < config.train.prefill
-        act = self._random if prefill else self._policy("act", training=True)
+        if prefill:
+            act = self.player.random(self.env.action_space, self.episodes)
+        else:
+            act = self.player.policy("act", self.episodes, training=True)
         seed = seeds.integer(config.seed, "environment", self.episodes)
-        episode = self._play(self.env, act, seed, self.watch)
+        episode = self.player.play(self.env, act, seed, self.watch)
         length = len(episode["reward"]) - 1
         with self.watch("replay"):
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
@@ -145,8 +147,8 @@ class Run:
         every = self.config.train.eval_every
         with self.watch("evaluate"):
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
-            act = self._policy("evaluate", training=False)
-            episode = self._play(self.eval_env, act, seed, Stopwatch())
+            act = self.player.policy("evaluate", self.episodes, training=False)
+            episode = self.player.play(self.eval_env, act, seed, Stopwatch())
             self.logger.video(self.step, "evaluation", episode["image"], save=True)
             self.logger.video(self.step, "open_loop", self._open_loop_video())
             self._log_model_error()
@@ -162,7 +164,7 @@ class Run:
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
             arrays |= {f"{_HISTORY}{key}": column for key, column in self._history().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
-            header |= {name: getattr(self, name).state for name in _STREAKS}
+            header |= {"bad_updates": self.bad_updates.state, "player": self.player.state}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
             header |= {name: self.config[name] for name in _IDENTITY}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
@@ -192,51 +194,13 @@ class Run:
         self.agent.assign(arrays, loss_scale=header["precision"] == self.config.precision)
         for name in _COUNTERS:
             setattr(self, name, header[name])
-        for name in _STREAKS:
-            getattr(self, name).state = header[name]
+        self.bad_updates.state, self.player.state = header["bad_updates"], header["player"]
         self.replay.load(header["replay"])
         return header["metrics_size"]
 
     def _history(self) -> Arrays:
         keys = self.history[0] if self.history else {}
         return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
-
-    def _play(self, env: EnvWorker, act: Act, seed: int, watch: Stopwatch) -> Arrays:
-        """Return an episode, played again from its start if the worker fails and may be restarted.
-
-        It is the same episode then, since all of it follows from the seed.
-        """
-        before = self.bad_actions.state, self.nonfinite_actions
-        for restarts_left in reversed(range(self.config.worker.restarts + 1)):
-            try:
-                return collect_episode(env, act, seed, watch)
-            except RunError as error:
-                self.bad_actions.state, self.nonfinite_actions = before
-                self.check()  # a signal to the whole group may have ended a worker as it started
-                if not (isinstance(error, WorkerError) and restarts_left):
-                    raise
-                reason = str(error).splitlines()[0]
-                warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)
-                env.restart()
-
-    def _random(self, image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
-        self.check()
-        rng = seeds.generator(self.config.seed, "prefill", self.episodes, t)
-        space = self.env.action_space
-        return rng.uniform(space.low, space.high).astype(np.float32), None
-
-    def _policy(self, purpose: str, training: bool) -> Act:
-        def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
-            self.check()
-            state = self.agent.initial(1) if state is None else state
-            seed = seeds.stateless(self.config.seed, purpose, self.episodes, t)
-            action, state = self.agent.policy(image[None], state, seed, training)
-            action, finite = action.numpy()[0], np.isfinite(action).all()
-            self.bad_actions.count(None if finite else f"the action at agent step {t}")
-            self.nonfinite_actions += not finite
-            return (action, state) if finite else (np.zeros_like(action), None)
-
-        return act
 
     def _sample(self, purpose: str, size: int) -> tuple[Arrays, np.ndarray]:
         """Return sequences for an evaluation, and a seed."""
@@ -273,11 +237,11 @@ class Run:
         now = time.monotonic()
         values = means(history)
         values["skipped_updates"] = history["skipped_updates"].sum()
-        values["nonfinite_actions"] = self.nonfinite_actions
+        values["nonfinite_actions"] = self.player.nonfinite_actions
         values["expl_amount"] = self.config.train.expl_amount
         values["fps"] = (self.step - last_step) / (now - last_time)
         values |= {f"seconds/{part}": value for part, value in self.watch.flush().items()}
-        self.last_log, self.nonfinite_actions = (self.step, now), 0
+        self.last_log, self.player.nonfinite_actions = (self.step, now), 0
         with self.watch("log"):
             self.logger.scalars(self.step, values)
 
@@ -290,10 +254,6 @@ class Run:
             self.logger.say(f"resumed at step {self.step:,}")
 
 
-_COUNTERS = (
-    *("step", "episodes", "updates", "nonfinite_actions"),
-    *("next_eval", "next_save", "saved_step"),
-)
-_STREAKS = ("bad_updates", "bad_actions")
+_COUNTERS = ("step", "episodes", "updates", "next_eval", "next_save", "saved_step")
 _IDENTITY = ("variant", "task", "precision")
 _HISTORY = "history/"

@@ -50,11 +50,11 @@ def make_run(tmp_path):
 
     made = []
 
-    def make(check=lambda: None, **flags):
+    def make(check=lambda: None, folder="run", **flags):
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2, **flags}
         workers = [EnvWorker(name, partial(Noise, tmp_path / "fail")) for name in ("a", "b")]
-        (tmp_path / "run").mkdir(exist_ok=True)
-        run = Run(load(settings, ["debug"]), tmp_path / "run", *workers, check)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        run = Run(load(settings, ["debug"]), tmp_path / folder, *workers, check)
         made.append(run)
         return run
 
@@ -101,6 +101,24 @@ def test_the_counters_decide_what_is_due(make_run):
     assert due(next_save=144, saved_step=96) is None
 
 
+def test_another_seed_differs_everywhere(make_run):
+    """In weights, environments, random actions, the policy's actions and the replay's draws."""
+    runs = [make_run(folder=f"run{seed}", seed=seed) for seed in (0, 1)]
+    one, two = (run.agent.named_variables() for run in runs)
+    kernels = [name for name in one if name.endswith("kernel") and "optimizer" not in name]
+    assert len(kernels) > 20
+    assert not any(np.array_equal(one[name], two[name]) for name in kernels)
+    for episode in (0, 1):  # of random actions, of the policy
+        for run in runs:
+            run.collect()
+        ours, theirs = (run.replay._episodes[episode][1] for run in runs)
+        assert not np.array_equal(ours["image"][0], theirs["image"][0])
+        assert not np.array_equal(ours["action"], theirs["action"])
+        assert len(np.unique(ours["action"][1:])) > 2  # from step to step too, bounds aside
+    batches = [run._sample("video", 8)[0] for run in runs]
+    assert not np.array_equal(batches[0]["image"], batches[1]["image"])
+
+
 def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
     run = make_run()
     run.collect()
@@ -109,7 +127,7 @@ def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
     _, episode = run.replay._episodes[-1]
     assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
     assert all(calls)  # The policy began anew rather than from a state that is not a number.
-    assert run.nonfinite_actions == 2 and run.bad_actions.length == 0
+    assert run.player.state == [(0, ""), 2]
 
 
 def test_too_many_such_actions_in_a_row_end_the_run(make_run):
@@ -136,7 +154,7 @@ def test_an_episode_that_is_stopped_counts_nothing(make_run):
     nan_actions(run, at={2})
     with pytest.raises(Stopped):
         run.collect()
-    assert (run.episodes, run.nonfinite_actions, run.bad_actions.length) == (1, 0, 0)
+    assert (run.episodes, run.player.state) == (1, [(0, ""), 0])
 
 
 def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):

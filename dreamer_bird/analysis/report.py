@@ -141,7 +141,7 @@ def _sections(
         yield Section(
             "returns",
             "Returns",
-            f"{spread}; of evaluations, where a run has none of training.",
+            f"{spread}. Of evaluation episodes, or of training where a log has no others.",
             list(_panels(bands(runs, None, "std"), looks, "return", baselines)),
             _notes(_tasks(runs)) if baselines else [],
         )
