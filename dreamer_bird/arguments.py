@@ -1,10 +1,12 @@
-"""Flags of the commands that read runs; those of training come from configs.yaml."""
+"""Flags: those of training come from configs.yaml, those of other commands from their parsers."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dreamer_bird.config import RULES
 from dreamer_bird.errors import ConfigError, nearest
 
 
@@ -37,3 +39,29 @@ class Parser(argparse.ArgumentParser):
         return [
             name[2:] for action in self._actions for name in action.option_strings if "--" in name
         ]
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split ``--name value``, ``--name=value`` and ``--configs a b`` into flags and presets.
+
+    ConfigError names a flag that does not exist or that lacks its value.
+    """
+    flags, presets, words = {}, [], list(arguments)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        name = flag.lstrip("-")
+        if not flag.startswith("-"):
+            raise ConfigError(f"unexpected {flag}: flags are written --name value")
+        if flag != f"--{name}" or name not in (*RULES, "configs"):
+            known = (*RULES, "configs", "help", "version")
+            raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
+        values = [value] if equals else []
+        while words and not words[0].startswith("--") and (name == "configs" or not values):
+            values.append(words.pop(0))
+        if not values:
+            raise ConfigError(f"--{name}: needs a value")
+        if name == "configs":
+            presets += ",".join(values).split(",")
+        else:
+            flags[name] = values[0]
+    return flags, presets

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
+from dreamer_bird.arguments import parse_flags
+from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.logdir import check_logdir
@@ -44,32 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted", file=sys.stderr)
         return 130  # as shells report a process that was interrupted
-
-
-def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Split ``--name value``, ``--name=value`` and ``--configs a b`` into flags and presets.
-
-    ConfigError names a flag that does not exist or that lacks its value.
-    """
-    flags, presets, words = {}, [], list(arguments)
-    while words:
-        flag, equals, value = words.pop(0).partition("=")
-        name = flag.lstrip("-")
-        if not flag.startswith("-"):
-            raise ConfigError(f"unexpected {flag}: flags are written --name value")
-        if flag != f"--{name}" or name not in (*RULES, "configs"):
-            known = (*RULES, "configs", "help", "version")
-            raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
-        values = [value] if equals else []
-        while words and not words[0].startswith("--") and (name == "configs" or not values):
-            values.append(words.pop(0))
-        if not values:
-            raise ConfigError(f"--{name}: needs a value")
-        if name == "configs":
-            presets += ",".join(values).split(",")
-        else:
-            flags[name] = values[0]
-    return flags, presets
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -104,6 +79,7 @@ def _main_of(module: str) -> Callable[[list[str]], int]:
 
 COMMANDS = {
     "train": Command("train, or resume the run in the logdir (the default)", _train),
+    "bench": Command("measure how fast this machine trains", _main_of("bench")),
     "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
     "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
     "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),

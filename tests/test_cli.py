@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_bird import cli
+from dreamer_bird.arguments import parse_flags
 from dreamer_bird.config import RULES
 from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
 
@@ -119,7 +120,7 @@ def test_train_gets_the_resolved_config(trained, tmp_path, command):
     ],
 )
 def test_parse_flags(arguments, flags, presets):
-    assert cli.parse_flags(arguments) == (flags, presets)
+    assert parse_flags(arguments) == (flags, presets)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_parse_flags(arguments, flags, presets):
 )
 def test_flags_that_cannot_be_parsed(arguments, message):
     with pytest.raises(ConfigError) as caught:
-        cli.parse_flags(arguments)
+        parse_flags(arguments)
     assert str(caught.value) == message
 
 

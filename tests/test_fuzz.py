@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from dreamer_bird import checkpoint
 from dreamer_bird.analysis.logs import read_logs
-from dreamer_bird.cli import COMMANDS, main, parse_flags
+from dreamer_bird.arguments import parse_flags
+from dreamer_bird.cli import COMMANDS, main
 from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.logdir import check_logdir

@@ -13,6 +13,7 @@ NETWORKS = {"layers", "networks", "rssm", "world_model", "agent", "optimizer"}
 # Only these see the whole configuration.
 SEE_CONFIG = {
     *("agent.py", "train.py", "reporting.py", "cli.py", "logdir.py"),
+    *("arguments.py", "bench.py", "flops.py"),
     *("evaluate.py", "logs.py"),  # which read those of runs
 }
 NO_TENSORFLOW = [

@@ -1,0 +1,56 @@
+"""`run.py bench` through the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "run.py"
+
+
+def bench(*flags, cwd):
+    line = [sys.executable, str(RUN), "bench", "--configs", "debug", *flags]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def test_everything_as_json(tmp_path):
+    result = bench("--json", "--steps", "2", "--precision", "float32", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures.pop("precision") == "float32"
+    assert figures.keys() == {
+        *("step_s_median", "step_s_min", "first_step_s", "flops_per_step", "matmul_gflops"),
+        *("flops_share", "env_steps_per_s", "render_ms", "act_ms", "replay_ms", "peak_rss_mb"),
+        *("share_train", "share_render", "share_other"),
+    }
+    assert all(value > 0 for value in figures.values())
+    assert figures["step_s_min"] <= figures["step_s_median"] < figures["first_step_s"]
+    shares = [figures[f"share_{part}"] for part in ("train", "render", "other")]
+    assert sum(shares) == pytest.approx(1)
+    # 0.26 GFLOP in that time, as a share of what a matrix product reaches.
+    reached = figures["flops_per_step"] / figures["step_s_median"] / 1e9
+    assert figures["flops_share"] == pytest.approx(reached / figures["matmul_gflops"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_as_a_table(tmp_path):
+    result = bench("--part", "env", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "render_ms" in result.stdout and "step_s_median" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--part", "stp"], "--part invalid choice: 'stp'"),
+        (["--steps", "0"], "--steps 0: must be a whole number of at least 1"),
+        (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, flags, message):
+    result = bench(*flags, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
