@@ -20,7 +20,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the values; ConfigError names a flag or word that cannot be used."""
-        values, unknown = self.parse_known_args(arguments)
+        if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
+            raise ConfigError("an argument is empty: is a variable of the shell not set?")
+        values, unknown = self.parse_known_intermixed_args(arguments)
         for word in unknown:
             flag = word.partition("=")[0]
             if flag.startswith("--"):

@@ -27,8 +27,8 @@ def save(directory: Path, step: int, arrays: Arrays, header: dict, keep: int) ->
 
 
 def newest_first(directory: Path) -> list[Path]:
-    """Return the files of all checkpoints in a folder."""
-    return sorted(directory.glob("*.npz"), reverse=True)
+    """Return the files of all checkpoints in a folder; what users put beside them is not ours."""
+    return sorted(directory.glob(f"{'[0-9]' * 10}.npz"), reverse=True)
 
 
 def load_latest(directory: Path) -> tuple[Arrays, dict] | None:

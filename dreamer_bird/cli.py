@@ -1,5 +1,6 @@
 """The command line: commands, flags and help; TensorFlow is imported when a run starts."""
 
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors the user can cause become one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
+            stream.reconfigure(errors="replace")
     try:
         return _dispatch(arguments)
     except RunError as error:

@@ -20,7 +20,7 @@ from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.startup import quietly
 from dreamer_bird.stopwatch import Stopwatch
-from dreamer_bird.storage import Arrays, DamagedFileError, replacing
+from dreamer_bird.storage import Arrays, DamagedFileError, ReadError, replacing
 
 if TYPE_CHECKING:
     from dreamer_bird.agent import Agent
@@ -90,7 +90,8 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
 
 def start_worker(config: Config) -> EnvWorker:
     """Start a worker with the environment that a run was trained in, at the agent's image size."""
-    return EnvWorker("evaluate", partial(make_env, config.task, **config.env))
+    make = partial(make_env, config.task, **config.env)
+    return EnvWorker("evaluate", make, config.worker.timeout)
 
 
 def build_agent(snapshot: Snapshot, env: EnvWorker) -> "Agent":
@@ -200,7 +201,7 @@ def _load_newest(logdir: Path) -> tuple[Arrays, dict]:
     while paths := [p for p in checkpoint.newest_first(logdir / "checkpoints") if p not in damaged]:
         try:
             return checkpoint.load(paths[0])
-        except DamagedFileError as error:
+        except (DamagedFileError, ReadError) as error:
             # One that is gone was removed by the run, which has written newer ones: look again.
             if paths[0].exists():
                 damaged.add(paths[0])

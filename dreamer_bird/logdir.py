@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from dreamer_bird.checkpoint import newest_first
 from dreamer_bird.config import Config, differences
 from dreamer_bird.errors import ConfigError, ResumeError
 from dreamer_bird.storage import PARTIAL
@@ -28,7 +29,15 @@ def check_logdir(config: Config) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"--logdir {logdir}: no permission to write in {existing}")
     saved = _config_file(logdir)
-    settings = Config.read(saved) if saved.exists() else None
+    try:
+        settings = Config.read(saved) if saved.exists() else None
+        orphans = settings is None and newest_first(logdir / "checkpoints")
+    except OSError as error:
+        raise ConfigError(f"--logdir {logdir}: {error.strerror}") from None
+    if orphans:
+        raise ConfigError(
+            f"--logdir {logdir}: has checkpoints but no {saved.name}; restore it or choose another"
+        )
     if settings is not None and not settings:
         raise ConfigError(f"--logdir {logdir}: {saved} is empty; restore it or choose another")
     lines = differences(settings, config) if settings else []

@@ -4,6 +4,7 @@ An episode of N agent steps is a dict of arrays with N + 1 rows, `image` uint8, 
 and `discount`: row 0 is the reset, and `action[t]` led to `image[t]`, with which `reward[t]` came.
 """
 
+import re
 import warnings
 from collections import deque
 from collections.abc import Collection
@@ -11,9 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamer_bird.errors import RunError
 from dreamer_bird.storage import Arrays, DamagedFileError, load_arrays, save_arrays, set_aside
 
 KEYS = ("image", "action", "reward", "discount")
+_NAME = re.compile(r"\d{6,}-\d+")  # number and agent steps
+
+
+class EmptyReplayError(RunError):
+    """Nothing to draw from: episodes are missing, or all too short."""
 
 
 class Replay:
@@ -59,7 +66,7 @@ class Replay:
         """Remove the files of episodes that are neither held nor named."""
         named = {*but, *self.names}
         for path in self._directory.glob("*.npz"):
-            if path.stem not in named:
+            if path.stem not in named and _NAME.fullmatch(path.stem):
                 path.unlink()
 
     def sample(self, batch: int, rng: np.random.Generator) -> Arrays:
@@ -68,7 +75,9 @@ class Replay:
         starts = [max(0, len(episode["reward"]) - self._length + 1) for episode in episodes]
         ends = np.cumsum(starts)
         if not ends.size or not ends[-1]:
-            raise ValueError(f"no episode in the replay holds a sequence of {self._length} steps")
+            raise EmptyReplayError(
+                f"no episode in {self._directory} holds a sequence of {self._length} agent steps"
+            )
         picks = rng.integers(ends[-1], size=batch)
         chosen = np.searchsorted(ends, picks, side="right")
         first = picks - (ends - starts)[chosen]

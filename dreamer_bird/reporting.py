@@ -23,8 +23,11 @@ def introduction(
     steps = config.replay.capacity or config.steps
     replay = steps / config.env.action_repeat * frame_bytes
     yield f"replay of {steps:,} environment steps, {replay / 1e9:.2f} GB of memory when full"
-    # One checkpoint more than is kept while the newest is written; episodes are compressed.
+    # One checkpoint more than is kept while the newest is written. Those before it may need
+    # episodes that have left the replay since; all are compressed, how much depends on the task.
+    between = max(config.train.save_every, config.env.time_limit) / config.env.action_repeat
     most = replay + (config.train.keep + 1) * checkpoint_bytes
+    most += config.train.keep * between * frame_bytes if config.replay.capacity else 0
     free = shutil.disk_usage(logdir).free
     yield f"disk: at most {most / 1e9:.2f} GB besides logs and videos; {free / 1e9:.1f} GB are free"
     if free < most:

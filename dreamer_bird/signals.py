@@ -5,11 +5,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dreamer_bird.errors import RunError
 
-GRACE = 8.0  # seconds; what is not saved by then is done again from the last checkpoint
+GRACE = 7.0  # seconds; what is not saved by then is done again from the last checkpoint
 
 
 class Stopped(RunError):
@@ -26,8 +26,8 @@ class Stopped(RunError):
 def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     """Yield a function, to be called at safe points, that raises Stopped once a signal has come.
 
-    At a second SIGINT, and if the context lasts `grace` seconds after a signal, the process ends
-    where it is.
+    At a SIGINT after another signal, and if the context lasts `grace` seconds after a signal, the
+    process ends where it is.
     """
     received: list[int] = []
     left = threading.Event()
@@ -41,12 +41,13 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     def watch() -> None:
         with open(reader, "rb", buffering=0) as stream:
             while byte := stream.read(1):
-                if byte[0] == signal.SIGINT in received:
+                if received and byte[0] == signal.SIGINT:
                     os._exit(128 + byte[0])
                 received.append(byte[0])
                 if len(received) == 1:
-                    print("stopping; interrupt again to stop at once", file=sys.stderr, flush=True)
                     threading.Thread(target=end, daemon=True).start()
+                    with suppress(OSError, ValueError):  # who started the run may be gone
+                        print("stopping; interrupt again to stop at once", file=sys.stderr)
 
     def end() -> None:
         if not left.wait(grace):

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, arrays kept in them without pickle, and damaged ones."""
 
+import errno
 import os
+import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,10 @@ Arrays = dict[str, np.ndarray]
 
 class DamagedFileError(RunError):
     """A file that does not hold what was written to it."""
+
+
+class ReadError(RunError):
+    """A file that the system does not let us read now; it may be in perfect order."""
 
 
 class WriteError(RunError):
@@ -66,11 +72,19 @@ def save_arrays(path: Path, arrays: Arrays, compress: bool = False) -> None:
 
 
 def load_arrays(path: Path, only: Collection[str] | None = None) -> Arrays:
-    """Read named arrays, all or `only` some; DamagedFileError if that cannot be done."""
+    """Read named arrays, all or `only` some.
+
+    Raises DamagedFileError, or ReadError where it is the system that refuses.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if only is None or key in only}
     except Exception as error:  # zip, zlib, NumPy's header parser: each has errors of its own
+        # A torn file may ask for a place before its start, which the system calls invalid.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise ReadError(f"{path} cannot be read ({error.strerror})") from error
+        if isinstance(error, MemoryError) and _is_whole(path):
+            raise ReadError(f"{path} cannot be read (not enough memory)") from error
         raise DamagedFileError(f"{path} cannot be read ({type(error).__name__})") from error
 
 
@@ -82,6 +96,14 @@ def set_aside(path: Path) -> Path:
     while target.exists():
         target, number = folder / f"{path.name}.{number}", number + 1
     return path.rename(target)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -144,7 +144,6 @@ class Run:
 
     def evaluate(self) -> None:
         """Play an episode with the mode of the policy, and predict some sequences open-loop."""
-        every = self.config.train.eval_every
         with self.watch("evaluate"):
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
             act = self.player.policy("evaluate", self.episodes, training=False)
@@ -152,13 +151,13 @@ class Run:
             self.logger.video(self.step, "evaluation", episode["image"], save=True)
             self.logger.video(self.step, "open_loop", self._open_loop_video())
             self._log_model_error()
-        self.next_eval = (self.step // every + 1) * every
+        self.next_eval = _next_multiple(self.step, self.config.train.eval_every)
         self._log_episode("test", episode)
 
     def save(self) -> None:
         """Write a checkpoint: weights, optimizers, counters, and what of the logs belongs to it."""
-        folder, every = self.logdir / "checkpoints", self.config.train.save_every
-        self.next_save = (self.step // every + 1) * every
+        folder = self.logdir / "checkpoints"
+        self.next_save = _next_multiple(self.step, self.config.train.save_every)
         self.saved_step = self.step
         with self.watch("log"):
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
@@ -195,6 +194,9 @@ class Run:
         for name in _COUNTERS:
             setattr(self, name, header[name])
         self.bad_updates.state, self.player.state = header["bad_updates"], header["player"]
+        train = self.config.train  # in which evaluations and checkpoints may be due earlier now
+        self.next_eval = min(self.next_eval, _next_multiple(self.step, train.eval_every))
+        self.next_save = min(self.next_save, _next_multiple(self.step, train.save_every))
         self.replay.load(header["replay"])
         return header["metrics_size"]
 
@@ -257,3 +259,7 @@ class Run:
 _COUNTERS = ("step", "episodes", "updates", "next_eval", "next_save", "saved_step")
 _IDENTITY = ("variant", "task", "precision")
 _HISTORY = "history/"
+
+
+def _next_multiple(step: int, every: int) -> int:
+    return (step // every + 1) * every

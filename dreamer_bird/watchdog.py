@@ -38,8 +38,8 @@ class Streak:
         if self.length >= self._limit:
             raise DivergedError(
                 f"training diverged: {self.length} {self._of} in a row were not finite and not "
-                f"used, {self.first} first; the last checkpoint is intact: resume from it with "
-                "--precision float32"
+                f"used, {self.first} first; the last checkpoint is intact, and if it is of half "
+                "precision, --precision float32 may go on from it"
             )
 
 

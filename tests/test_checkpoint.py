@@ -5,6 +5,7 @@ import pytest
 
 from dreamer_bird import checkpoint
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.storage import ReadError
 
 ARRAYS = {"encoder/h1/kernel": np.arange(6.0).reshape(2, 3), "count": np.int64(7)}
 
@@ -79,3 +80,24 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     np.savez(tmp_path / "0000001000.npz", evil=np.array([object()], dtype=object))
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(CheckpointError):
         checkpoint.load_latest(tmp_path)
+
+
+def test_files_of_others_beside_them_are_left_alone(tmp_path):
+    (tmp_path / "best.npz").write_bytes(b"PK")
+    for step in (1000, 2000, 3000):
+        checkpoint.save(tmp_path, step, ARRAYS, {"step": step}, keep=2)
+    assert checkpoint.load_latest(tmp_path)[1]["step"] == 3000
+    assert (tmp_path / "best.npz").exists() and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_one_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch, error):
+    path = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(ReadError, match=r"(Permission denied|not enough memory)"):
+        checkpoint.load_latest(tmp_path)
+    assert [path] == list(tmp_path.iterdir())

@@ -115,3 +115,15 @@ def test_emptied_settings_are_told(tmp_path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ConfigError, match="is empty"):
         check_logdir(config(tmp_path))
+
+
+def test_checkpoints_without_their_settings_are_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "0000001000.npz").touch()
+    with pytest.raises(ConfigError, match=r"has checkpoints but no config\.yaml"):
+        check_logdir(config(tmp_path))
+
+
+def test_a_name_that_the_system_refuses_is_told_in_a_line(tmp_path):
+    with pytest.raises(ConfigError, match="File name too long"):
+        check_logdir(config(tmp_path / ("x" * 300)))

@@ -8,7 +8,7 @@ from counting_env import CountingEnv, shown
 
 from dreamer_bird.driver import collect_episode
 from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.replay import Replay
+from dreamer_bird.replay import EmptyReplayError, Replay
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import DamagedFileError, load_arrays, save_arrays
 
@@ -78,7 +78,7 @@ def test_the_same_generator_state_draws_the_same_sequences(replay):
 
 def test_an_episode_shorter_than_a_sequence_is_never_drawn_from(replay):
     replay.add("1", episode(2, 1))
-    with pytest.raises(ValueError, match="4 steps"):
+    with pytest.raises(EmptyReplayError, match="4 agent steps"):
         replay.sample(1, np.random.default_rng(0))
     replay.add("2", episode(3, 2))
     assert set(starts(replay.sample(20, np.random.default_rng(0)))) == {(2, 0)}
@@ -169,8 +169,10 @@ def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path):
 def test_files_that_nobody_needs_are_removed(tmp_path):
     replay = Replay(tmp_path, capacity=10, length=4)
     for number in range(1, 5):
-        replay.add(f"{number}", episode(5, number))
-    (tmp_path / "orphan.npz").write_bytes(b"PK")
-    replay.remove_files(but={"2"})
-    assert replay.names == ["3", "4"]
-    assert {path.name for path in tmp_path.iterdir()} == {"2.npz", "3.npz", "4.npz"}
+        replay.add(f"{number:06d}-5", episode(5, number))
+    (tmp_path / "000009-5.npz").write_bytes(b"PK")
+    (tmp_path / "a_users_own.npz").write_bytes(b"PK")
+    replay.remove_files(but={"000002-5"})
+    assert replay.names == ["000003-5", "000004-5"]
+    left = {path.stem for path in tmp_path.iterdir()}
+    assert left == {"000002-5", "000003-5", "000004-5", "a_users_own"}

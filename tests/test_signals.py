@@ -75,3 +75,21 @@ def test_afterwards_signals_are_as_before():
         check()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_terminal_that_is_gone_changes_nothing():
+    process = start(rounds=200_000_000)
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+
+
+def test_an_interrupt_after_a_termination_stops_at_once():
+    process = start(rounds=200_000_000)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=5)
+    assert (process.returncode, out) == (130, "")

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     """Print the comparison that the command line asks for."""
     flags = _parse(arguments)
     paths = [path for path in flags.paths if not is_baselines(path)]
-    console = Console(width=None if Console().is_terminal else WIDTH, highlight=False)
+    console = Console(width=None if Console().is_terminal else WIDTH, highlight=False, markup=False)
     if flags.paths and not paths:
         scores = [score._asdict() for score in published_scores()]
         if flags.json:
@@ -67,5 +67,5 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _steps(text: str) -> tuple[int, ...]:
     numbers = _numbers(text)
     if any(number != int(number) or not 1 <= number < 2**53 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text}: steps must be whole numbers of at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: steps must be whole numbers from 1 to 2**53")
     return tuple(sorted({int(number) for number in numbers}))

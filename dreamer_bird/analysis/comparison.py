@@ -91,6 +91,7 @@ def _task(logs: list[Log], question: Question) -> _Task:
             if log.return_key != RETURNS[0]:
                 what = f"no {RETURNS[0]}; its {log.return_key} is compared with that of others"
                 warnings.warn(f"{log.path}: {what}", stacklevel=3)
+    _warn_of_short(logs, question.key)
     width = bin_width(curve for each in curves.values() for curve in each)
     rows = [_Row(name, each, mean_curve(each, width)) for name, each in sorted(curves.items())]
     if question.baselines and question.of_returns:
@@ -99,6 +100,15 @@ def _task(logs: list[Log], question: Question) -> _Task:
             for curve in published_curves(logs[0].task)
         ]
     return _Task(logs[0].task, logs, width, rows)
+
+
+def _warn_of_short(logs: list[Log], key: str | None) -> None:
+    ends = {log.path: (log.curve(key) if key else log.returns()).step[-1] for log in logs}
+    last = max(ends.values())
+    for path, end in ends.items():
+        if 2 * end < last:
+            what = f"ends at step {end:,} of {last:,}, and with it what covers all logs of its task"
+            warnings.warn(f"{path}: {what}; leave it out, or name steps by --at", stacklevel=4)
 
 
 def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
@@ -239,6 +249,11 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
             name: [value for value in values if not math.isnan(value)]
             for name, values in runs.items()
         }
+        for name, values in runs.items():
+            left = len(values) - len(scores[task.name][name])
+            if 0 < left < len(values):
+                what = f"{left} of {len(values)} runs have no return at step {end:,}"
+                warnings.warn(f"{name} on {task.name}: {what}: not counted there", stacklevel=3)
     return reliability.summarise(scores, against)
 
 

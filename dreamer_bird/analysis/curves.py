@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 LIMIT = 100_000  # points of a curve, at most
+_LARGEST = 1e100  # beyond what a network computes; larger ones overflow in means and figures
 _CHUNK = 2**18  # bytes parsed at once; more than fits in a cache is slower
 
 # Python writes tokens that JSON does not have. Inside a text they do no harm: texts are ignored.
@@ -33,7 +34,10 @@ class Lines(NamedTuple):
 
 
 def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
-    """Sort points in the order written; the last of a step wins, what is not finite goes."""
+    """Sort points in the order written; the last of a step wins, what is not finite goes.
+
+    Not finite is also what float32 could never hold, beyond 1e100.
+    """
     series = _Series()
     series.merge(np.stack([steps, values, np.ones(len(steps)), np.arange(len(steps))]))
     return series.curve()
@@ -119,7 +123,7 @@ class _Series:
 
     def merge(self, points: np.ndarray) -> None:
         """Add points [4, N], of later lines than all before."""
-        finite = np.isfinite(points[1])
+        finite = np.abs(points[1]) < _LARGEST
         points = points if finite.all() else points[:, finite]
         if not self._shift:
             points = _last_of_each_step(np.concatenate([self._kept, points], axis=1))

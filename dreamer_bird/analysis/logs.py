@@ -123,7 +123,9 @@ def _read(path: Path) -> Iterator[Log]:
     path = path.expanduser()
     if not path.exists():
         raise LogError(f"{path}: no such file or folder")
-    files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():  # What a run has set aside is none of its logs.
+        files = sorted(file for file in path.rglob(FILE) if file.parent.name != "damaged")
     if not files:
         raise LogError(f"{path}: no {FILE} in it or below")
     problems = []
@@ -149,6 +151,8 @@ def _read_metrics(file: Path, root: Path) -> Log:
     if dropped and dropped < total:
         what = f"dropped {dropped} of {total} lines: not JSON objects with a step"
         warnings.warn(f"{file}: {what}", stacklevel=2)
+    if not total:
+        raise LogError("is empty: has the run just started?")
     if not curves:
         raise LogError(f"none of its {total} lines is a JSON object with a step and a number")
     config = _read_config(file.with_name("config.yaml")) if file.name == FILE else {}
@@ -181,6 +185,7 @@ def _read_scores(file: Path) -> Iterator[Log]:
             usable = (steps >= 0) & (steps < 2**53)  # fails where the two differ in length
             curve = make_curve(steps[usable].astype(np.int64), values[usable])
             task, method, seed = (str(entry[name]) for name in ("task", "method", "seed"))
+            curve.step[0]  # fails where there is no point
         except (TypeError, ValueError, KeyError, IndexError):
             broken += 1
         else:

@@ -16,6 +16,7 @@ from dreamer_bird.analysis.baselines import is_baselines, published_curves, publ
 from dreamer_bird.analysis.logs import RETURNS, having, read_logs
 from dreamer_bird.arguments import Parser
 from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.storage import replacing
 
 FORMATS = ("png", "pdf", "svg")
 # Inches by the panels in a row: a column, or the whole width, of usual papers.
@@ -185,7 +186,8 @@ def _save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> It
         folder.mkdir(parents=True, exist_ok=True)
         for extension in formats:
             path = folder / f"{name.replace('/', '-')}.{extension}"
-            figure.savefig(path)
+            with replacing(path) as file:
+                figure.savefig(file, format=extension)
             yield path
     except OSError as error:
         raise ConfigError(f"--outdir {folder}: {error.strerror}") from None

@@ -45,10 +45,14 @@ def binned(curve: Curve, width: int) -> Curve:
 
 
 def value_at(curve: Curve, step: int, width: int) -> float:
-    """Return the mean of the points in (step - width / 2, step + width / 2], NaN if none is."""
-    offset = curve.step - step
-    inside = (2 * offset > -width) & (2 * offset <= width)
-    return float(curve.value[inside].mean()) if inside.any() else float("nan")
+    """Return the value at a step, interpolated between the means of bins at their mean steps.
+
+    So a straight line keeps its values. NaN if the nearest mean is more than half a width away.
+    """
+    bins = _bins(curve, width)
+    if not len(bins) or 2 * (bins["step"] - step).abs().min() > width:
+        return float("nan")
+    return float(np.interp(step, bins["step"], bins["value"]))
 
 
 def spread(values: Iterable[float]) -> Spread:

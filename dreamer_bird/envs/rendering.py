@@ -8,6 +8,7 @@ from ctypes.util import find_library
 
 from dreamer_bird.errors import RunError
 
+BACKENDS = ("egl", "glfw", "osmesa")  # as dm_control names them
 INSTALL_COMMAND = "sudo apt-get install libegl1 libgl1-mesa-dri libopengl0"
 
 
@@ -21,6 +22,10 @@ def select_backend() -> str:
     Raises `RenderingError` where there is none.
     """
     if backend := os.environ.get("MUJOCO_GL"):
+        if backend not in BACKENDS:
+            raise RenderingError(
+                f"MUJOCO_GL={backend}: choose from {', '.join(BACKENDS)}, or unset it"
+            )
         return backend
     if sys.platform in ("darwin", "win32"):
         return "glfw"
@@ -67,9 +72,9 @@ def main(frames: int = 20) -> int:
         milliseconds = (time.perf_counter() - start) / frames * 1000
     except Exception as error:  # Whatever is missing, the driver's stack has its own exception.
         line = " ".join(str(error).split())
-        if chosen:
+        if chosen in BACKENDS:
             line += f" (with MUJOCO_GL={chosen}: unset it to use an OpenGL that works)"
-        elif INSTALL_COMMAND not in line:
+        elif not chosen and INSTALL_COMMAND not in line:
             line += f": run `{INSTALL_COMMAND}`"
         print(f"rendering: {line}", file=sys.stderr)
         return 1

@@ -129,7 +129,7 @@ class EnvWorker:
             raise WorkerError(f"{self._title} died: {_cause(code)}") from None
         if failed:
             self.close()
-            raise WorkerError(f"{self._title} failed:\n{answer}")
+            raise WorkerError(f"{self._title} failed: {answer}")
         return answer
 
 
@@ -148,10 +148,14 @@ def _work(connection: Connection, pickled_make: bytes, parent: int) -> None:
     status = 0
     try:
         _serve(connection, pickle.loads(pickled_make))
+    except RunError as error:
+        status = 1
+        with suppress(OSError):
+            connection.send((True, str(error)))
     except Exception:
         status = 1
         with suppress(OSError):
-            connection.send((True, traceback.format_exc()))
+            connection.send((True, f"\n{traceback.format_exc()}"))
     sys.stdout.flush()
     sys.stderr.flush()
     # OpenGL libraries have been seen to crash while the interpreter shuts down.

@@ -253,3 +253,27 @@ def test_titles():
         "D4PG",
         "x y",
     ]
+
+
+def test_what_a_run_has_set_aside_is_no_log(write_log, tmp_path):
+    write_log("dmc_walker_walk/bird/0", [(1000, 1.0)])
+    write_log("dmc_walker_walk/bird/0/damaged", [(1000, 2.0)])
+    (log,) = read_logs([tmp_path])
+    assert log.returns().value.tolist() == [1.0]
+
+
+def test_an_entry_of_scores_without_points_is_dropped(tmp_path):
+    entry = {"task": "dmc_walker_walk", "method": "a", "seed": "0"}
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps([entry | {"xs": [], "ys": []}]))
+    with pytest.raises(LogError, match="no entry has"):
+        read_logs([path])
+    path.write_text(json.dumps([entry | {"xs": [], "ys": []}, entry | {"xs": [5], "ys": [1]}]))
+    with pytest.warns(UserWarning, match="dropped 1 of 2 entries"):
+        (log,) = read_logs([path])
+    assert log.returns().value.tolist() == [1.0]
+
+
+def test_numbers_that_no_network_computes_are_left_out(write_log):
+    (log,) = read_logs([write_log("x", [(1000, 1e308), (2000, -1e308), (3000, 1e38)])])
+    assert log.returns().step.tolist() == [3000]

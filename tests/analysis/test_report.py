@@ -188,7 +188,7 @@ def test_sections_without_data_are_left_out():
         (["nowhere", "--out", "out"], "nowhere"),
         (["empty", "--out", "out"], "empty"),
         (["runs"], "--out"),
-        ([], "PATH"),
+        ([], "--out"),
         (["log.jsonl", "--out", "log.jsonl"], "--out log.jsonl: "),
         (["log.jsonl", "--out", "out", "--ouf", "x"], "unknown flag --ouf: did you mean --out?"),
     ],

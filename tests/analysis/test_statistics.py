@@ -51,9 +51,22 @@ def test_a_bin_holds_the_points_up_to_half_a_width_on_either_side():
     points = binned(curve([0, 5, 6, 14, 15, 16, 37], [1, 3, 5, 6, 7, 8, 9]), 10)
     assert points.step.tolist() == [0, 10, 20, 40]
     assert points.value.tolist() == [2, 6, 8, 9]
-    for step, value in zip(*points, strict=True):
-        assert value_at(curve([0, 5, 6, 14, 15, 16, 37], [1, 3, 5, 6, 7, 8, 9]), step, 10) == value
-    assert math.isnan(value_at(curve([0, 5], [1, 1]), 30, 10))
+
+
+@pytest.mark.parametrize("spacing", [250, 1000, 2000])
+def test_a_straight_line_has_its_own_values_at_steps_however_it_is_logged(spacing):
+    steps = np.arange(0, 20_001, spacing)
+    line = curve(steps, steps / 100)
+    for step in (2000, 7000, 10_000, 19_000):
+        assert value_at(line, step, 2000) == pytest.approx(step / 100)
+
+
+def test_nothing_is_told_of_steps_far_from_all_points():
+    points = curve([0, 10, 60], [1, 3, 5])
+    assert value_at(points, 5, 10) == 2
+    assert value_at(points, 64, 10) == 5
+    for step in (20, 50, 66):
+        assert math.isnan(value_at(points, step, 10))
 
 
 def test_means_over_seeds_on_unequal_steps(make_log):
