@@ -96,7 +96,7 @@ def test_flags(fuzz):
         quietly(lambda words: load(*parse_flags(words)), arguments)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"train"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"train", "bench"}))
 def test_flags_of_commands(fuzz, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = random.Random(command)

@@ -105,10 +105,13 @@ def _task(logs: list[Log], question: Question) -> _Task:
 def _warn_of_short(logs: list[Log], key: str | None) -> None:
     ends = {log.path: (log.curve(key) if key else log.returns()).step[-1] for log in logs}
     last = max(ends.values())
-    for path, end in ends.items():
-        if 2 * end < last:
-            what = f"ends at step {end:,} of {last:,}, and with it what covers all logs of its task"
-            warnings.warn(f"{path}: {what}; leave it out, or name steps by --at", stacklevel=4)
+    short = sorted((end, path) for path, end in ends.items() if 2 * end < last)
+    if short:
+        end, path = short[0]
+        others = f" ({len(short) - 1} more end early)" if len(short) > 1 else ""
+        what = f"ends at step {end:,} of {last:,}, and with it what covers all logs of its task"
+        hint = f"leave it out{others}, or name steps by --at"
+        warnings.warn(f"{path}: {what}; {hint}", stacklevel=4)
 
 
 def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
