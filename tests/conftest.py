@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from sizes import ACTIONS, BATCH, LENGTH
 
 from dreamer_bird import seeds
 from dreamer_bird.config import Config, load
@@ -24,9 +25,6 @@ def kills(request):
 @pytest.fixture
 def fuzz(request):
     return request.config.getoption("fuzz")
-
-
-BATCH, LENGTH, ACTIONS = 2, 4, 2
 
 
 def _config(**flags: object) -> Config:

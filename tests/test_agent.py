@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ACTIONS, BATCH, LENGTH
 from scipy import special
+from sizes import ACTIONS, BATCH, LENGTH
 
 from dreamer_bird import seeds
 from dreamer_bird.agent import scale_image

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ACTIONS, BATCH
+from sizes import ACTIONS, BATCH
 
 from dreamer_bird import seeds
 from dreamer_bird.agent import scale_image

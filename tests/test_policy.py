@@ -5,8 +5,8 @@ import inspect
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ACTIONS
 from scipy import stats
+from sizes import ACTIONS
 
 from dreamer_bird.agent import scale_image
 

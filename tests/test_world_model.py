@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BATCH, LENGTH
 from scipy import stats
+from sizes import BATCH, LENGTH
 
 from dreamer_bird.agent import merge_time, scale_image
 from dreamer_bird.distributions import split_seed
