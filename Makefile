@@ -20,7 +20,7 @@ test: rendering ## run the tests
 	"$(PYTHON)" -m pytest $(ARGS)
 
 soak: rendering ## stop a real run 50 times, and try 2,500 damaged inputs of each kind (15 minutes)
-	"$(PYTHON)" -m pytest -s tests/test_stopping.py tests/test_fuzz.py --kills 50 --fuzz 2500 $(ARGS)
+	"$(PYTHON)" -m pytest --numprocesses=0 -s tests/test_stopping.py tests/test_fuzz.py --kills 50 --fuzz 2500 $(ARGS)
 
 lint: venv ## check format and style
 	"$(PYTHON)" -m ruff format --check .

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is fi
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=4, help="stops in the test that stops runs")
+    parser.addoption("--kills", type=int, default=3, help="stops in the test that stops runs")
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -40,11 +38,6 @@ def run(logdir, *flags, variant="bird"):
 
 def metrics(logdir):
     return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_timings(lines):
-    timed = ("fps", "seconds/")
-    return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
 
 
 @pytest.fixture(scope="module", params=["dreamer", "bird", "soft_bird"])
@@ -88,34 +81,21 @@ def test_a_run_really_updates(finished):
     assert len(moments) > 40 and all(np.abs(moment).max() > 0 for moment in moments)
 
 
-def test_the_same_command_resumes(finished):
-    variant, logdir, _ = finished
-    resumed = run(logdir, "--steps", "1600", variant=variant)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at step 1,200" in resumed.stdout
-    steps = [line["step"] for line in metrics(logdir) if "train/return" in line]
-    assert steps == list(range(200, 1601, EPISODE))
-    if variant == "bird":
-        assert_same_as_uninterrupted(logdir)
-
-
-def assert_same_as_uninterrupted(logdir):
-    """Compare a resumed run of 1600 steps, bit for bit, with one that never stopped."""
-    whole = logdir.with_name("whole")
-    assert run(whole, "--steps", "1600").returncode == 0
-    assert without_timings(metrics(logdir)) == without_timings(metrics(whole))
-    first, second = (checkpoint.load_latest(path / "checkpoints")[0] for path in (logdir, whole))
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """A run of one episode: a checkpoint is there, and nothing was learned yet."""
+    """A run of one episode, not yet of updates."""
     logdir = tmp_path_factory.mktemp("started") / "run"
     result = run(logdir, "--steps", "200")
     assert result.returncode == 0, result.stderr
     return logdir
+
+
+def test_the_same_command_resumes(started):
+    resumed = run(started, "--steps", "600")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step 200" in resumed.stdout
+    steps = [line["step"] for line in metrics(started) if "train/return" in line]
+    assert steps == [200, 400, 600]
 
 
 def test_a_resume_as_another_variant_is_refused_and_changes_nothing(started):
@@ -131,7 +111,7 @@ def test_damaged_checkpoints_are_told_in_a_line_each(started):
     for path in (started / "checkpoints").glob("*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     logs = (started / "metrics.jsonl").read_text()
-    warned, again = run(started, "--steps", "400"), run(started, "--steps", "400")
+    warned, again = run(started, "--steps", "800"), run(started, "--steps", "800")
     assert warned.returncode == again.returncode == 1
     assert len(warned.stderr.splitlines()) == 3 and len(again.stderr.splitlines()) == 1
     assert again.stderr.startswith("run.py: no checkpoint in ")
@@ -150,33 +130,3 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_the_last_good_checkp
     assert all(np.isfinite(value).all() for value in arrays.values())
     skipped = [line["skipped_updates"] for line in metrics(tmp_path / "run") if "fps" in line]
     assert skipped == [4]
-
-
-def test_a_killed_worker_ends_a_run_without_restarts_with_an_error_that_names_it(tmp_path):
-    process = subprocess.Popen(
-        command(tmp_path / "run", "--steps", "1e6", "--worker.restarts", "0"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in process.stdout:
-            if line.startswith("step 200 "):
-                break
-        os.kill(train_worker(process.pid), signal.SIGKILL)
-        killed = time.monotonic()
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert time.monotonic() - killed < 30
-    assert process.returncode == 1
-    assert "environment worker 'train'" in error and "SIGKILL" in error
-
-
-def train_worker(parent):
-    """Return the process id of the first worker that a run has started."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    workers = [
-        pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    return int(workers[0])
