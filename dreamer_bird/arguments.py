@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dreamer_bird.config import RULES
+from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
 
 
@@ -41,6 +41,18 @@ class Parser(argparse.ArgumentParser):
         return [
             name[2:] for action in self._actions for name in action.option_strings if "--" in name
         ]
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
+
+    def convert(text: str) -> int:
+        try:
+            return Rule(int, low, RULES["seed"].high).convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+    return convert
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamer_bird import seeds
-from dreamer_bird.arguments import Parser, parse_flags
+from dreamer_bird.arguments import Parser, parse_flags, whole
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs import make_env
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
-from dreamer_bird.evaluate import whole
 from dreamer_bird.flops import flops_per_step
 from dreamer_bird.startup import quietly
 

@@ -3,8 +3,8 @@
 import json
 import os
 import warnings
-from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dreamer_bird import checkpoint, seeds
-from dreamer_bird.arguments import Parser
-from dreamer_bird.config import RESUMABLE, RULES, Config, Rule, load
+from dreamer_bird.arguments import Parser, whole
+from dreamer_bird.config import RESUMABLE, RULES, Config, load
 from dreamer_bird.driver import collect_episode
 from dreamer_bird.envs import make_env
 from dreamer_bird.envs.worker import EnvWorker
@@ -155,18 +155,6 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
         options = {"fps": fps, "output_params": enlarge}
     with replacing(path) as file:
         file.write(imageio.imwrite("<bytes>", frames, extension=path.suffix, **options))
-
-
-def whole(low: int) -> Callable[[str], int]:
-    """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
-
-    def convert(text: str) -> int:
-        try:
-            return Rule(int, low, RULES["seed"].high).convert(text)
-        except ValueError as error:
-            raise ArgumentTypeError(f"{text}: {error}") from None
-
-    return convert
 
 
 def _parse(arguments: list[str]) -> Namespace:

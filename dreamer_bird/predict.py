@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from dreamer_bird import seeds
 from dreamer_bird.analysis.logs import title
-from dreamer_bird.arguments import Parser
+from dreamer_bird.arguments import Parser, whole
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import (
     Snapshot,
@@ -24,7 +24,6 @@ from dreamer_bird.evaluate import (
     play,
     read_snapshot,
     start_worker,
-    whole,
     write_video,
 )
 from dreamer_bird.storage import Arrays, replacing

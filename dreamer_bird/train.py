@@ -49,7 +49,7 @@ def train(config: Config) -> None:
             while stage := run.next_stage():
                 stage()
         except Stopped:
-            run.save()
+            run.write_checkpoint()
             raise
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
@@ -92,7 +92,7 @@ class Run:
         self.last_log = self.step, time.monotonic()
         self._introduce()
         if metrics_size is None:
-            self.save()  # so that whatever is logged from now on belongs to a checkpoint
+            self.write_checkpoint()  # to which whatever is logged from now on belongs
 
     def next_stage(self) -> Callable[[], None] | None:
         """Return what the counters say is to be done next, None at the end of the run."""
@@ -155,10 +155,17 @@ class Run:
         self._log_episode("test", episode)
 
     def save(self) -> None:
-        """Write a checkpoint: weights, optimizers, counters, and what of the logs belongs to it."""
-        folder = self.logdir / "checkpoints"
+        """Write the checkpoint that is due."""
         self.next_save = _next_multiple(self.step, self.config.train.save_every)
         self.saved_step = self.step
+        self.write_checkpoint()
+
+    def write_checkpoint(self) -> None:
+        """Write weights, optimizers, counters, and what of the logs belongs to them.
+
+        What is due stays due: a run stopped among its last updates saves them when it goes on.
+        """
+        folder = self.logdir / "checkpoints"
         with self.watch("log"):
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
             arrays |= {f"{_HISTORY}{key}": column for key, column in self._history().items()}
@@ -248,7 +255,8 @@ class Run:
             self.logger.scalars(self.step, values)
 
     def _introduce(self) -> None:
-        weights = sum(v.numpy().nbytes for v in self.agent.named_variables().values())
+        variables = self.agent.named_variables().values()
+        weights = sum(v.shape.num_elements() * v.dtype.size for v in variables)
         lines = introduction(self.config, self.logdir, int(np.prod(IMAGE_SHAPE)), weights)
         for line in lines:
             self.logger.say(line)

@@ -1,31 +1,22 @@
 """The command `evaluate`, on a real run and on an agent and an environment that keep notes."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from command_line import RUN, command
 
 from dreamer_bird import checkpoint, evaluate
 from dreamer_bird.cli import main
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import read_snapshot, write_video
 
-RUN = Path(__file__).parents[1] / "run.py"
 TASK = "dmc_cartpole_balance"
-
-
-def command(*arguments):
-    # As a user's shell would: without the log level that the tests set for themselves.
-    env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    line = [sys.executable, str(RUN), *map(str, arguments)]
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
 """The command `predict`: the moment it chooses, what it shows of it, and its one-line refusals."""
 
-import os
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from command_line import command
 
 from dreamer_bird import checkpoint, predict
 from dreamer_bird.cli import main
@@ -18,15 +16,7 @@ from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import Snapshot
 from dreamer_bird.predict import Foresight, Window
 
-RUN = Path(__file__).parents[1] / "run.py"
 TASK = "dmc_cartpole_balance"
-
-
-def command(*arguments):
-    # As a user's shell would: without the log level that the tests set for themselves.
-    env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    line = [sys.executable, str(RUN), *map(str, arguments)]
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=240)
 
 
 def moment(reward, frame=None, context=2, horizon=3):

@@ -183,8 +183,8 @@ def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run):
     run.check = check
     with pytest.raises(Stopped):
         run.update()
-    run.save()
-    again = make_run(**{"train.updates": 5})
+    run.write_checkpoint()
+    again = make_run(**{"train.updates": 5, "steps": run.step})
     assert again.updates == len(again.history) == 2
     assert again.history[0].keys() == run.history[0].keys()
     run.check = lambda: None
@@ -192,6 +192,9 @@ def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run):
     again.update()
     for name, variable in run.agent.named_variables().items():
         np.testing.assert_array_equal(variable, again.agent.named_variables()[name], err_msg=name)
+    # These were the last updates of the shorter run: they must be saved before it ends.
+    again.next_eval = again.step + 1
+    assert again.next_stage() == again.save
 
 
 def test_a_checkpoint_of_another_task_is_refused_by_name(make_run, tmp_path):
