@@ -81,7 +81,7 @@ def play_blindly(task, keywords, actions):
     env = make_env(task, **keywords)
     image = env.reset(seed=0)[0]["image"]
     base = env.unwrapped
-    base._observe = lambda: {"image": image}
+    base._observe = lambda timestep: {"image": image}
     steps, ends = 0, (False, False)
     while not any(ends) and steps < 2000:
         action = actions[steps % len(actions)] * np.ones(env.action_space.shape, np.float32)
@@ -134,7 +134,7 @@ def step_to_the_end(length, discount):
     base = env.unwrapped
     rendered = []
     observe = base._observe
-    base._observe = lambda: rendered.append(1) or observe()
+    base._observe = lambda timestep: rendered.append(1) or observe(timestep)
     base._env = _Timesteps(base._env, length, discount)
     results = [env.step(np.zeros(1, np.float32))[1:4] for _ in range(2)]
     env.close()
@@ -224,10 +224,41 @@ def test_gymnasium_finds_the_environment_sound(isolated):
     assert all("alternative render modes" in message for message in isolated(check))
 
 
-def test_an_unknown_task_is_refused_with_the_choices():
-    with pytest.raises(
-        ValueError, match="unknown task 'dmc_cartpole_fly': choose from dmc_acrobot"
-    ):
+def observe_both_ways(task):
+    """Return what the suite itself observes, and the observations of each kind, after two steps."""
+    found = {}
+    for obs in ("pixels", "state", "both"):
+        env = make_env(task, obs=obs, shadows=False)
+        env.reset(seed=5)
+        renders = []
+        base = env.unwrapped
+        render = base.render
+        base.render = lambda render=render, renders=renders: renders.append(1) or render()
+        for _ in range(2):
+            found[obs] = env.step(np.ones(env.action_space.shape, np.float32))[0]
+        found[f"{obs} renders"] = len(renders)
+        found[f"{obs} render"] = env.render()
+        assert found[obs].keys() == env.observation_space.keys()
+        assert env.observation_space.contains(found[obs])
+        suite = base._env.task.get_observation(base._env.physics)
+        env.close()
+    return {key: np.array(value) for key, value in suite.items()}, found
+
+
+@pytest.mark.parametrize("task", ["dmc_reacher_easy", "dmc_quadruped_walk"])
+def test_pixels_and_state_are_of_the_same_moment(isolated, task):
+    suite, found = isolated(observe_both_ways, task)
+    flat = [number for value in suite.values() for number in np.ravel(value)]
+    for obs in ("state", "both"):
+        np.testing.assert_allclose(found[obs]["state"], flat, rtol=1e-6)
+        assert found[obs]["state"].dtype == np.float32
+    np.testing.assert_array_equal(found["both"]["image"], found["pixels"]["image"])
+    np.testing.assert_array_equal(found["state render"], found["pixels"]["image"])
+    assert [found[f"{obs} renders"] for obs in ("pixels", "state", "both")] == [2, 0, 2]
+
+
+def test_an_unknown_task_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"dmc_cartpole_fly: unknown; .*dmc_cartpole_"):
         make_env("dmc_cartpole_fly")
 
 
@@ -291,3 +322,19 @@ def test_a_machine_without_a_driver_is_told_what_to_install():
         "rendering: no OpenGL that works was found: "
         "run `sudo apt-get install libegl1 libgl1-mesa-dri libopengl0`\n"
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")
+def test_state_needs_no_driver_until_a_frame_is_asked_for():
+    code = """if True:
+        import dreamer_bird.envs.rendering as rendering
+        find = rendering.find_library
+        rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
+        from dreamer_bird.envs import make_env
+        env = make_env("dmc_pendulum_swingup", obs="state")
+        print(env.reset(seed=0)[0]["state"].shape)
+        env.render()
+    """
+    result = python("-c", code, __EGL_VENDOR_LIBRARY_DIRS="/nowhere")
+    assert result.stdout == "(3,)\n"
+    assert "RenderingError: no OpenGL that works was found" in result.stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from functools import partial
 
 import gymnasium
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict
 
+from dreamer_bird.envs.rendering import RenderingError
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.errors import ConfigError, RunError
 
 
 class Counter(gymnasium.Env):
@@ -22,8 +25,12 @@ class Counter(gymnasium.Env):
     observation_space = Dict({"count": Box(-np.inf, np.inf, (2,), np.float32)})
     action_space = Box(-1.0, 1.0, (1,), np.float32)
 
+    render_mode = "rgb_array"
+
     def __init__(self, harm=None):
         self.harm = harm
+        if harm == "refuses to start":
+            raise ConfigError("no such arm")
         if harm == "constructor":
             raise ValueError("no such robot")
         if harm == "slow to start":
@@ -39,6 +46,8 @@ class Counter(gymnasium.Env):
         self.steps += 1
         if self.harm == "step":
             raise ValueError("joint out of range")
+        if self.harm == "refuses":
+            raise RunError("no power")
         if self.harm == "end of file":
             raise EOFError("the environment's own file")
         if self.harm == "exit":
@@ -50,6 +59,11 @@ class Counter(gymnasium.Env):
             os.kill(os.getpid(), signal.SIGTERM)
         reward = np.nan if self.harm == "nan" else float(action[0]) + self.steps
         return self._observe(), reward, self.steps == 4, self.steps == 3, {}
+
+    def render(self):
+        if self.harm == "blind":
+            raise RenderingError("no light")
+        return np.full((2, 2, 3), self.steps, np.uint8)
 
     def _observe(self):
         if self.harm == "key":
@@ -138,6 +152,40 @@ def test_a_failure_names_the_worker_and_its_cause(harm, words):
     assert not is_running(pid)
     with pytest.raises(WorkerError, match="is closed"):
         env.reset(0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "words"),
+    [("refuses to start", ConfigError, "no such arm"), ("refuses", RunError, "no power")],
+)
+def test_what_the_environment_refuses_keeps_its_words_and_its_exit_status(harm, error, words):
+    env = worker(harm)
+    pid = env._process.pid
+    with pytest.raises(RunError) as caught:
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+    assert (type(caught.value), str(caught.value)) == (error, words)
+    assert not is_running(pid)
+
+
+def test_a_frame_is_of_the_present_state():
+    with worker() as env:
+        assert env.renders
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+        np.testing.assert_array_equal(env.render(), np.ones((2, 2, 3)))
+
+
+def test_a_worker_that_cannot_render_says_so_once_and_goes_on():
+    with worker("blind") as env:
+        with pytest.warns(UserWarning, match="no images are rendered: no light"):
+            assert not env.renders
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not env.renders
+        np.testing.assert_array_equal(env.reset(3)["count"], [3, 0])
+        with pytest.raises(RunError, match="no light"):
+            env.render()
 
 
 def test_a_killed_worker_is_noticed_at_once():
@@ -256,5 +304,5 @@ def test_a_module_that_brings_tensorflow_into_the_worker_is_refused(tmp_path, mo
         if saved is not None:
             sys.modules["tensorflow"] = saved
     env = EnvWorker("probe", learner_module.make)
-    with pytest.raises(WorkerError, match=r"make.* or its module imports TensorFlow"):
+    with pytest.raises(ConfigError, match=r"make.* or its module imports TensorFlow"):
         env.reset(0)

@@ -1,5 +1,7 @@
-"""Tasks of the DeepMind Control Suite with pixels as observations."""
+"""Tasks of the DeepMind Control Suite, observed as pixels, state or both."""
 
+import os
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -8,16 +10,22 @@ from absl import logging
 from dm_control import suite
 from dm_control.mujoco import Camera
 from dm_control.rl.control import Environment
+from dm_env import TimeStep
 from gymnasium.spaces import Box, Dict
+
+from dreamer_bird.envs.rendering import NO_BACKEND, NOT_FOUND, RenderingError
+from dreamer_bird.envs.spaces import checked_action
+from dreamer_bird.envs.tasks import OBSERVATIONS
 
 _DOMAINS = {"cup": "ball_in_cup"}
 _CAMERAS = {"quadruped": 2}  # Follows the robot; camera 0 of the other domains does so already.
 
 
 class DeepMindControl(gymnasium.Env):
-    """A task seen through a camera; an action in [-1, 1] is repeated `action_repeat` times.
+    """A task with actions in [-1, 1], each repeated `action_repeat` times.
 
-    Observes `{"image": uint8 [size, size, 3]}`. Has no time limit of its own.
+    Observes, as `obs` says, `image` uint8 `[size, size, 3]` through a camera, and `state`, a
+    float32 vector of all that the task observes. Has no time limit of its own.
     """
 
     render_mode = "rgb_array"
@@ -27,6 +35,7 @@ class DeepMindControl(gymnasium.Env):
         domain: str,
         task: str,
         *,
+        obs: str = "pixels",
         action_repeat: int = 2,
         size: int = 64,
         shadows: bool = True,
@@ -35,13 +44,23 @@ class DeepMindControl(gymnasium.Env):
         self._action_repeat = action_repeat
         rate = round(1 / (self._env.control_timestep() * action_repeat))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": rate}
-        self._camera = _camera(self._env, _CAMERAS.get(domain, 0), size, shadows)
+        self._make_camera = partial(
+            _camera, self._env, _CAMERAS.get(domain, 0), size=size, shadows=shadows
+        )
+        self._camera: Camera | None = None
         spec = self._env.action_spec()
         # The bounds are not [-1, 1] everywhere: the quadruped's reach 1.1.
         self._center = (spec.maximum + spec.minimum) / 2
         self._half_range = (spec.maximum - spec.minimum) / 2
         self.action_space = Box(-1.0, 1.0, spec.shape, np.float32)
-        self.observation_space = Dict({"image": Box(0, 255, (size, size, 3), np.uint8)})
+        observed = self._env.observation_spec().values()
+        length = sum(int(np.prod(array.shape)) for array in observed)
+        spaces = {
+            "image": Box(0, 255, (size, size, 3), np.uint8),
+            "state": Box(-np.inf, np.inf, (length,), np.float32),
+        }
+        self._observed = OBSERVATIONS[obs]
+        self.observation_space = Dict({key: spaces[key] for key in self._observed})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -50,17 +69,16 @@ class DeepMindControl(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._env.task.random.seed(seed)
-        self._env.reset()
-        return self._observe(), {}
+        return self._observe(self._env.reset()), {}
 
     def step(
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Repeat an action `[A]`, sum the rewards and render once.
+        """Repeat an action `[A]`, sum the rewards and observe once.
 
         Raises `ValueError` for an action that is not in the action space, rounding aside.
         """
-        control = self._center + self._half_range * self._checked(action)
+        control = self._center + self._half_range * checked_action(self.action_space, action)
         reward = 0.0
         for _ in range(self._action_repeat):
             timestep = self._env.step(control)
@@ -68,30 +86,32 @@ class DeepMindControl(gymnasium.Env):
             if timestep.last():
                 break
         terminated = timestep.last() and timestep.discount == 0
-        return self._observe(), reward, terminated, timestep.last() and not terminated, {}
+        return self._observe(timestep), reward, terminated, timestep.last() and not terminated, {}
 
     def render(self) -> np.ndarray:
-        """Return the last observed image."""
+        """Return an image of the present state, or raise `RenderingError` without OpenGL."""
+        if self._image is None:
+            if self._camera is None:
+                if os.environ.get("MUJOCO_GL") == NO_BACKEND:
+                    raise RenderingError(NOT_FOUND)
+                self._camera = self._make_camera()
+            # The camera returns a view of a buffer that the next frame overwrites.
+            self._image = self._camera.render().copy()
         return self._image
 
     def close(self) -> None:
         """Free the simulation and its OpenGL context."""
         self._env.physics.free()
 
-    def _observe(self) -> dict[str, np.ndarray]:
-        # The camera returns a view of a buffer that the next frame overwrites.
-        self._image = self._camera.render().copy()
-        return {"image": self._image}
-
-    def _checked(self, action: np.ndarray) -> np.ndarray:
-        values = np.asarray(action, np.float64)
-        if values.shape != self.action_space.shape:
-            raise ValueError(
-                f"action {action} has shape {values.shape} instead of {self.action_space.shape}"
-            )
-        if not np.all(np.abs(values) <= 1 + 1e-5):  # Also false for NaN.
-            raise ValueError(f"action {action} is not finite and within [-1, 1]")
-        return values.clip(-1, 1)
+    def _observe(self, timestep: TimeStep) -> dict[str, np.ndarray]:
+        self._image: np.ndarray | None = None
+        observation = {}
+        if "image" in self._observed:
+            observation["image"] = self.render()
+        if "state" in self._observed:
+            values = [np.ravel(value) for value in timestep.observation.values()]
+            observation["state"] = np.concatenate(values).astype(np.float32)
+        return observation
 
 
 def _load(domain: str, task: str) -> Environment:

@@ -9,17 +9,19 @@ from ctypes.util import find_library
 from dreamer_bird.errors import RunError
 
 BACKENDS = ("egl", "glfw", "osmesa")  # as dm_control names them
+NO_BACKEND = "disabled"  # as dm_control names it
 INSTALL_COMMAND = "sudo apt-get install libegl1 libgl1-mesa-dri libopengl0"
+NOT_FOUND = f"no OpenGL that works was found: run `{INSTALL_COMMAND}`"
 
 
 class RenderingError(RunError):
     """No frame can be rendered on this machine; the message says what to install."""
 
 
-def select_backend() -> str:
+def select_backend(required: bool = True) -> str:
     """Return the value for MUJOCO_GL: the one that is set, or else one that works here.
 
-    Raises `RenderingError` where there is none.
+    Where there is none it is `NO_BACKEND`, or `RenderingError` is raised if one is `required`.
     """
     if backend := os.environ.get("MUJOCO_GL"):
         if backend not in BACKENDS:
@@ -33,7 +35,9 @@ def select_backend() -> str:
         return "egl"
     if find_library("OSMesa"):
         return "osmesa"
-    raise RenderingError(f"no OpenGL that works was found: run `{INSTALL_COMMAND}`")
+    if required:
+        raise RenderingError(NOT_FOUND)
+    return NO_BACKEND
 
 
 def _egl_works() -> bool:

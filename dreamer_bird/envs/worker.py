@@ -1,23 +1,21 @@
 """Environments in processes of their own, because TensorFlow and software OpenGL crash in one."""
 
-import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from dreamer_bird.envs.server import Observation, serve
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import RunError
-
-Observation = dict[str, np.ndarray]
 
 
 class WorkerError(RunError):
@@ -29,11 +27,13 @@ class EnvWorker:
 
     `make` is a picklable function without arguments that returns the environment. The constructor
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
-    an answer, in seconds. Every method raises `WorkerError` when the worker fails, dies or hangs.
+    an answer, in seconds. Every method raises `WorkerError` when the worker fails, dies or hangs,
+    and the `RunError` or `ConfigError` with which the environment itself refuses to go on.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
         self._name, self._make, self._timeout = name, pickle.dumps(make), timeout
+        self._renders: bool | None = None
         self._start()
 
     @property
@@ -45,6 +45,27 @@ class EnvWorker:
     def action_space(self) -> gymnasium.spaces.Box:
         """The environment's space of actions."""
         return self._ready()[1]
+
+    @property
+    def spec(self) -> Spec:
+        """What an agent must know of the environment."""
+        return Spec.of(*self._ready())
+
+    @property
+    def renders(self) -> bool:
+        """Whether images can be rendered here: found out once, by trying; a warning says why not.
+
+        Trying begins an episode, so ask before `reset`.
+        """
+        if "image" in self.spec.observation:
+            return True
+        if self._renders is None:
+            self._send("try to render", None)
+            problem = self._receive()
+            self._renders = not problem
+            if problem:
+                warnings.warn(f"no images are rendered: {problem}", stacklevel=2)
+        return self._renders
 
     def restart(self) -> None:
         """Put a new process in the place of one that failed; its episode is lost."""
@@ -74,6 +95,11 @@ class EnvWorker:
         self._stepping = False
         return self._receive()
 
+    def render(self) -> np.ndarray:
+        """Return an image of the present state, uint8 `[H, W, 3]`; see `renders`."""
+        self._send("render", None)
+        return self._receive()
+
     def close(self) -> None:
         """End the process, by force after a second; does nothing the second time."""
         self._connection.close()  # The worker takes the end of the stream as its signal to leave.
@@ -94,7 +120,7 @@ class EnvWorker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._make, os.getpid()
-        self._process = context.Process(target=_work, args=arguments, name=self._name, daemon=True)
+        self._process = context.Process(target=serve, args=arguments, name=self._name, daemon=True)
         self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
@@ -121,15 +147,17 @@ class EnvWorker:
             self.close()
             raise WorkerError(f"{self._title} gave no answer within {self._timeout:g} s")
         try:
-            failed, answer = self._connection.recv()
+            problem, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(1.0)
             code = self._process.exitcode
             self.close()
             raise WorkerError(f"{self._title} died: {_cause(code)}") from None
-        if failed:
+        if problem:
             self.close()
-            raise WorkerError(f"{self._title} failed: {answer}")
+            if problem is Exception:
+                raise WorkerError(f"{self._title} failed: {answer}")
+            raise problem(answer)
         return answer
 
 
@@ -137,75 +165,3 @@ def _cause(exitcode: int | None) -> str:
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     return f"signal {signal.Signals(-exitcode).name}"
-
-
-def _work(connection: Connection, pickled_make: bytes, parent: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # They may reach the whole group; the learner decides.
-    _die_with(parent)
-    status = 0
-    try:
-        _serve(connection, pickle.loads(pickled_make))
-    except RunError as error:
-        status = 1
-        with suppress(OSError):
-            connection.send((True, str(error)))
-    except Exception:
-        status = 1
-        with suppress(OSError):
-            connection.send((True, f"\n{traceback.format_exc()}"))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # OpenGL libraries have been seen to crash while the interpreter shuts down.
-    os._exit(status)
-
-
-def _die_with(parent: int) -> None:
-    """Have the system end this process with the learner, even while an environment hangs."""
-    if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # It was gone before.
-        os._exit(1)
-
-
-def _serve(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
-    if "tensorflow" in sys.modules:
-        raise ImportError(f"{getattr(make, 'func', make)} or its module imports TensorFlow")
-    env = make()
-    try:
-        connection.send((False, (env.observation_space, env.action_space)))
-        for method, argument in _requests(connection):
-            if method == "reset":
-                answer = _checked(env.reset(seed=argument)[0], env.observation_space)
-            else:
-                observation, reward, terminated, truncated, _ = env.step(argument)
-                if not np.isfinite(reward):
-                    raise ValueError(f"reward is {reward}")
-                observation = _checked(observation, env.observation_space)
-                answer = observation, float(reward), bool(terminated), bool(truncated)
-            connection.send((False, answer))
-    finally:
-        env.close()
-
-
-def _requests(connection: Connection) -> Iterator[tuple[str, Any]]:
-    # The stream ends when the learner closes it, and when the learner is gone.
-    with suppress(EOFError, ConnectionResetError):
-        while True:
-            yield connection.recv()
-
-
-def _checked(observation: Observation, space: gymnasium.spaces.Dict) -> Observation:
-    if observation.keys() != space.keys():
-        raise ValueError(f"observation has {sorted(observation)} instead of {sorted(space.keys())}")
-    for key, box in space.items():
-        value = np.asarray(observation[key])
-        if (value.dtype, value.shape) != (box.dtype, box.shape):
-            raise ValueError(
-                f"observation {key!r} is {value.dtype} {value.shape} "
-                f"instead of {box.dtype} {box.shape}"
-            )
-    return observation

@@ -1,0 +1,172 @@
+"""Any gymnasium environment as an agent sees it: image and state, bounded or one-hot actions."""
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces.utils import flatdim, flatten
+from PIL import Image
+
+from dreamer_bird.envs.spaces import OneHot, checked_action
+from dreamer_bird.envs.tasks import OBSERVATIONS
+from dreamer_bird.errors import ConfigError
+
+Path = tuple[str | int, ...]  # of a field in nested observations
+_FLAT = Box, Discrete, MultiBinary, MultiDiscrete
+
+
+class Adapter(gymnasium.Env):
+    """An environment that repeats actions `[A]` and observes `image` and `state`, as `obs` says.
+
+    `image`, uint8 `[size, size, 3]`, is what the environment observes as uint8 `[height, width, 1
+    or 3]`, else what it renders; `state`, float32 `[S]`, is all else that it observes, flattened.
+    Raises `ConfigError` for spaces that do not allow it.
+    """
+
+    def __init__(self, task: str, env: gymnasium.Env, *, obs: str, action_repeat: int, size: int):
+        """Take an environment whose answers are `Checked`."""
+        self._env, self._action_repeat, self._size = env, action_repeat, size
+        self.action_space, self._raw_action = _adapt_actions(task, env.action_space)
+        self._wanted = OBSERVATIONS[obs]
+        fields = dict(_fields(env.observation_space))
+        images = {path: space for path, space in fields.items() if _is_image(space)}
+        self._vectors = {path: space for path, space in fields.items() if path not in images}
+        problem = _problem(images)
+        self._image_path = None if problem else next(iter(images), None)
+        renders = self._image_path is not None or env.render_mode == "rgb_array"
+        self.render_mode = "rgb_array" if renders else None
+        if reason := self._why_not(problem):
+            raise ConfigError(f"{task}: --obs {obs}: {reason}")
+        spaces = {}
+        if "image" in self._wanted:
+            spaces["image"] = Box(0, 255, (size, size, 3), np.uint8)
+        if "state" in self._wanted:
+            length = sum(map(flatdim, self._vectors.values()))
+            spaces["state"] = Box(-np.inf, np.inf, (length,), np.float32)
+        self.observation_space = Dict(spaces)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; given a seed, it depends on seed and actions alone."""
+        self._observed, info = self._env.reset(seed=seed, options=options)
+        return self._observe(), info
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
+
+        Raises `ValueError` for an action that is not in the action space, rounding aside.
+        """
+        raw_action = self._raw_action(checked_action(self.action_space, action))
+        total = 0.0
+        for _ in range(self._action_repeat):
+            self._observed, reward, *ends, info = self._env.step(raw_action)
+            total += float(reward)
+            if any(ends):
+                break
+        return self._observe(), total, *map(bool, ends), info
+
+    def render(self) -> np.ndarray:
+        """Return an image of the present state, uint8 `[size, size, 3]`.
+
+        Raises `RenderingError` where the environment or the machine cannot.
+        """
+        if self._image_path is None:
+            image = self._env.render()
+        else:
+            image = reduce(getitem, self._image_path, self._observed)
+        if image.shape[:2] != (self._size, self._size):
+            whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+            image = np.asarray(whole.resize((self._size, self._size), Image.Resampling.BILINEAR))
+        return np.array(np.broadcast_to(np.atleast_3d(image), (self._size, self._size, 3)))
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        self._env.close()
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        observation = {}
+        if "image" in self._wanted:
+            observation["image"] = self.render()
+        if "state" in self._wanted:
+            values = [
+                flatten(space, reduce(getitem, path, self._observed))
+                for path, space in self._vectors.items()
+            ]
+            observation["state"] = np.concatenate(values).astype(np.float32)
+        return observation
+
+    def _why_not(self, problem_of_images: str) -> str:
+        """Say why what is wanted cannot be observed, "" if it can."""
+        if "image" in self._wanted and problem_of_images:
+            return problem_of_images
+        if "image" in self._wanted and not self.render_mode:
+            mode = self._env.render_mode
+            return f"observes no image, and render_mode is {mode}, not rgb_array: --obs state"
+        if "state" in self._wanted and not self._vectors:
+            return "observes an image and nothing else: --obs pixels"
+        for path, space in self._vectors.items():
+            if "state" in self._wanted and not isinstance(space, _FLAT):
+                return (
+                    f"{_title(path)} is a {type(space).__name__}: valid are Box, Discrete, "
+                    "MultiBinary, MultiDiscrete, and Dict and Tuple of them"
+                )
+        return ""
+
+
+def _adapt_actions(
+    task: str, space: gymnasium.Space
+) -> tuple[Box, Callable[[np.ndarray], np.ndarray | np.integer]]:
+    """Return the space in which an agent acts, and what makes an action of it the environment's."""
+    if isinstance(space, Discrete):
+        return OneHot(int(space.n)), lambda action: space.start + np.argmax(action)
+    if not isinstance(space, Box):
+        raise ConfigError(f"{task}: action_space is {space}: valid are Box and Discrete")
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    for index in np.argwhere(~np.isfinite(high - low)):
+        name = f"action_space[{', '.join(map(str, index))}]"
+        bounds = f"[{low[tuple(index)]}, {high[tuple(index)]}]"
+        raise ConfigError(f"{task}: {name} has the bounds {bounds}: both must be finite")
+    center, half_range = (high + low) / 2, (high - low) / 2
+
+    def raw_action(action: np.ndarray) -> np.ndarray:
+        values = center + half_range * action.reshape(space.shape)
+        if np.issubdtype(space.dtype, np.integer):
+            values = np.rint(values)
+        return values.clip(low, high).astype(space.dtype)
+
+    return Box(-1.0, 1.0, (low.size,), np.float32), raw_action
+
+
+def _fields(space: gymnasium.Space, path: Path = ()) -> Iterator[tuple[Path, gymnasium.Space]]:
+    """Yield what an observation consists of, with its path through the dictionaries and tuples."""
+    if isinstance(space, Dict | Tuple):
+        parts = space.items() if isinstance(space, Dict) else enumerate(space)
+        for key, part in parts:
+            yield from _fields(part, (*path, key))
+    else:
+        yield path, space
+
+
+def _title(path: Path) -> str:
+    return f"observation {'.'.join(map(str, path))!r}" if path else "observation"
+
+
+def _is_image(space: gymnasium.Space) -> bool:
+    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def _problem(images: dict[Path, Box]) -> str:
+    """Say why these images are not one that an agent can see, "" if they are one or none."""
+    if len(images) > 1:
+        return f"{' and '.join(map(_title, images))} are images: one is the most"
+    for path, space in images.items():
+        if space.shape[2] not in (1, 3):
+            return f"{_title(path)} is uint8 {space.shape}: an image is (height, width, 1 or 3)"
+    return ""

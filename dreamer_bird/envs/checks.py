@@ -1,0 +1,169 @@
+"""Environments that break their own spec are refused, and the field named."""
+
+import inspect
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.spaces import Box, Dict, Tuple
+
+from dreamer_bird.envs.rendering import RenderingError, select_backend
+from dreamer_bird.errors import ConfigError, RunError
+
+_MOST = float(np.finfo(np.float32).max)
+_ROUNDING = 1e-6  # relative and absolute, at bounds
+
+
+class Checked(gymnasium.Wrapper):
+    """An environment whose every answer is held against its spaces and gymnasium's interface.
+
+    What breaks them is refused in one line: with `ConfigError` until a first step is taken, with
+    `RunError` from then on.
+    """
+
+    def __init__(self, task: str, env: gymnasium.Env):
+        super().__init__(env)
+        self._task, self._error = task, ConfigError
+        for name in ("observation_space", "action_space"):
+            space = getattr(env, name, None)
+            if not isinstance(space, gymnasium.Space):
+                self._refuse(f"{name} is {_kind(space)} instead of a gymnasium space")
+        takes = inspect.signature(env.reset).parameters.values()
+        if not any(word.name == "seed" or word.kind is word.VAR_KEYWORD for word in takes):
+            self._refuse("reset() takes no seed: it is reset(self, *, seed=None, options=None)")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; return the observation, as it is, and what else is told."""
+        result = self.env.reset(seed=seed, **({"options": options} if options else {}))
+        if not (isinstance(result, tuple) and len(result) == 2):
+            self._refuse(f"reset() returns {_kind(result)} instead of (observation, info)")
+        self._refuse(flaw(self.observation_space, result[0]))
+        return result
+
+    def step(self, action: Any) -> tuple[Any, Real, bool, bool, dict[str, Any]]:
+        """Take a step; return observation, reward, terminated, truncated, info, as they are."""
+        self._error = RunError
+        result = self.env.step(action)
+        if not (isinstance(result, tuple) and len(result) == 5):
+            self._refuse(
+                f"step() returns {_kind(result)} instead of "
+                "(observation, reward, terminated, truncated, info)"
+            )
+        observation, reward, *ends, _ = result
+        self._refuse(flaw(self.observation_space, observation) or _reward_flaw(reward))
+        for name, end in zip(("terminated", "truncated"), ends, strict=True):
+            if not isinstance(end, bool | np.bool_):
+                self._refuse(f"{name} is {_kind(end)} instead of a bool")
+        return result
+
+    def render(self) -> np.ndarray:
+        """Return an image of the present state, uint8 `[height, width, 3]`.
+
+        Raises `RenderingError` where that cannot be had.
+        """
+        if self.env.render_mode != "rgb_array":
+            raise RenderingError(
+                f"{self._task}: render_mode is {self.env.render_mode!r} instead of 'rgb_array'"
+            )
+        try:
+            image = self.env.render()
+        except DependencyNotInstalled as error:
+            raise RenderingError(f"{self._task}: {one_line(error)}") from None
+        except Exception as error:
+            try:
+                select_backend()
+            except RenderingError as likely_reason:
+                why = f"{type(error).__name__}: {one_line(error)} ({likely_reason})"
+                raise RenderingError(f"{self._task}: {why}") from error
+            raise
+        if not (_is_array(image) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+            self._refuse(
+                f"render() returns {_kind(image)} instead of an image, uint8 (height, width, 3)"
+            )
+        return image
+
+    def _refuse(self, reason: str) -> None:
+        if reason:
+            raise self._error(f"{self._task}: {reason}")
+
+
+def flaw(space: gymnasium.Space, value: Any, name: str = "") -> str:
+    """Say in what a value is not of its space, "" if it is; `name` is the path of the field."""
+    title = f"observation {name!r}" if name else "observation"
+    if isinstance(space, Dict | Tuple):
+        return _container_flaw(space, value, name, title)
+    if isinstance(space, Box):
+        return _array_flaw(space, value, title)
+    return "" if space.contains(value) else f"{title} is {one_line(value)}, not in {space}"
+
+
+def one_line(value: object) -> str:
+    """Return the text of any object, without line breaks."""
+    return " ".join(str(value).split())
+
+
+def _container_flaw(space: Dict | Tuple, value: Any, name: str, title: str) -> str:
+    if isinstance(space, Dict):
+        if not isinstance(value, Mapping):
+            return f"{title} is {_kind(value)} instead of a dictionary"
+        for what, keys in (
+            ("lacks", space.keys() - value.keys()),
+            ("has an unknown", value.keys() - space.keys()),
+        ):
+            if keys:
+                return f"{title} {what} {', '.join(repr(key) for key in sorted(keys, key=str))}"
+        pairs = [(key, part, value[key]) for key, part in space.items()]
+    else:
+        if not isinstance(value, tuple) or len(value) != len(space):
+            return f"{title} is {_kind(value)} instead of a tuple of {len(space)}"
+        pairs = [(i, *pair) for i, pair in enumerate(zip(space, value, strict=True))]
+    prefix = f"{name}." if name else ""
+    flaws = (flaw(part, item, f"{prefix}{key}") for key, part, item in pairs)
+    return next(filter(None, flaws), "")
+
+
+def _array_flaw(box: Box, value: Any, title: str) -> str:
+    if not _is_array(value):
+        return f"{title} is {_kind(value)} instead of an array"
+    if (value.dtype, value.shape) != (box.dtype, box.shape):
+        return f"{title} is {value.dtype} {value.shape} instead of {box.dtype} {box.shape}"
+    outside = (value < box.low) | (value > box.high)
+    if np.issubdtype(value.dtype, np.floating):
+        unfit = ~(np.abs(value) <= _MOST)  # true for NaN as well
+        if unfit.any():
+            return f"{title}{_first(unfit)} is {value[unfit][0]!s}, not a finite float32"
+        inside = value.clip(box.low, box.high)
+        outside &= ~np.isclose(value, inside, rtol=_ROUNDING, atol=_ROUNDING)
+    if outside.any():
+        wrong, low, high = (array[outside][0] for array in (value, box.low, box.high))
+        return f"{title}{_first(outside)} is {wrong!s}, outside of [{low!s}, {high!s}]"
+    return ""
+
+
+def _reward_flaw(reward: Any) -> str:
+    if not isinstance(reward, Real):
+        return f"reward is {_kind(reward)} instead of a number"
+    return "" if abs(reward) <= _MOST else f"reward is {reward}, not a finite float32"
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def _first(mask: np.ndarray) -> str:
+    """Return the index of the first true element, as one writes it; "" for a scalar."""
+    index = np.argwhere(mask)[0]
+    return f"[{', '.join(map(str, index))}]" if index.size else ""
+
+
+def _kind(value: Any) -> str:
+    if _is_array(value):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,83 @@
+"""Environments of the user's: functions that return them, by a name or by where they are."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dreamer_bird.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Factory = Callable[[], "gymnasium.Env"]
+
+FACTORIES: dict[str, Factory] = {}  # by the names that `register` was given, in this process
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make `name` a task: `factory`, called in a worker process, returns a `gymnasium.Env`.
+
+    It must be a function or class at the top level of a module or script, since the worker, which
+    is another process, imports it by name. Raises `ConfigError` for one that is not, and for a
+    name that is taken by a family of tasks or has other signs than letters, digits, _ and -.
+    """
+    if not re.fullmatch(r"[\w-]+", name) or re.match("(dmc|gym|atari)_", name):
+        raise ConfigError(
+            f"register({name!r}): a name has letters, digits, _ and - only, "
+            "and does not begin with dmc_, gym_ or atari_"
+        )
+    try:
+        pickle.dumps(factory)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise ConfigError(
+            f"register({name!r}): {factory!r} cannot be sent to a worker process: "
+            "it must be a function or class at the top level of a module"
+        ) from None
+    FACTORIES[name] = factory
+
+
+def folder() -> str:
+    """Return the folder, besides the installed packages, in which modules of tasks are found."""
+    return os.getcwd()
+
+
+def make_own(task: str, factory: Factory | None = None) -> gymnasium.Env:
+    """Call `factory`, or what `module:factory` names.
+
+    Raises `ConfigError` if there is no such factory or it returns anything else.
+    """
+    import gymnasium
+
+    factory = factory or _load(task)
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:  # the latter if a builtin does not tell
+        raise ConfigError(f"{task}: the factory is called without arguments: {error}") from None
+    env = factory()
+    if not isinstance(env, gymnasium.Env):
+        raise ConfigError(f"{task}: returned a {type(env).__name__} instead of a gymnasium.Env")
+    return env
+
+
+def _load(task: str) -> Factory:
+    module_name, _, name = task.partition(":")
+    if folder() not in sys.path:
+        sys.path.insert(0, folder())
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # of something that the module needs: its traceback tells where
+        raise ConfigError(f"{task}: there is no module {error.name}") from None
+    if not callable(factory := getattr(module, name, None)):
+        found = [key for key, value in vars(module).items() if callable(value)]
+        close = nearest(name, found) if found else "it has none at all"
+        raise ConfigError(f"{task}: {module_name} has no function or class {name}: {close}")
+    return factory

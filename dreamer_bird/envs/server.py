@@ -1,0 +1,122 @@
+"""What runs in an environment's process: it answers the requests of an `EnvWorker`."""
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dreamer_bird.envs.rendering import RenderingError
+from dreamer_bird.errors import ConfigError, RunError
+
+Observation = dict[str, np.ndarray]
+
+
+def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
+    """Make an environment and answer requests for it until the stream ends; then leave.
+
+    Answers are (None, result), and the last one (kind of error, text) if something fails: the
+    environment's own ConfigError or RunError, or `Exception` with a traceback.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # They may reach the whole group; the learner decides.
+    _die_with(parent)
+    status = 0
+    try:
+        _answer_requests(connection, pickle.loads(pickled_make))
+    except RunError as error:
+        status = 1
+        kind = ConfigError if isinstance(error, ConfigError) else RunError
+        with suppress(OSError):
+            connection.send((kind, str(error)))
+    except Exception:
+        status = 1
+        with suppress(OSError):
+            connection.send((Exception, f"\n{traceback.format_exc()}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # OpenGL libraries have been seen to crash while the interpreter shuts down.
+    os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this process with the learner, even while an environment hangs."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # It was gone before.
+        os._exit(1)
+
+
+def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
+    _refuse_tensorflow(make)
+    env = make()
+    try:
+        _refuse_tensorflow(make)
+        connection.send((None, (env.observation_space, env.action_space)))
+        for method, argument in _requests(connection):
+            if method == "reset":
+                answer = _checked(env.reset(seed=argument)[0], env.observation_space)
+            elif method == "render":
+                answer = env.render()
+            elif method == "try to render":
+                answer = _problem_of_rendering(env)
+            else:
+                observation, reward, terminated, truncated, _ = env.step(argument)
+                if not np.isfinite(reward):
+                    raise ValueError(f"reward is {reward}")
+                observation = _checked(observation, env.observation_space)
+                answer = observation, float(reward), bool(terminated), bool(truncated)
+            connection.send((None, answer))
+    finally:
+        env.close()
+
+
+def _refuse_tensorflow(make: Callable[[], gymnasium.Env]) -> None:
+    if "tensorflow" in sys.modules:
+        name = make.args[0] if isinstance(make, partial) and make.args else make
+        raise ConfigError(
+            f"{name}: it or its module imports TensorFlow, beside which software OpenGL crashes"
+        )
+
+
+def _problem_of_rendering(env: gymnasium.Env) -> str:
+    if env.render_mode != "rgb_array":
+        return f"render_mode is {env.render_mode} instead of rgb_array"
+    env.reset(seed=0)
+    try:
+        env.render()
+    except RenderingError as error:
+        return str(error)
+    return ""
+
+
+def _requests(connection: Connection) -> Iterator[tuple[str, Any]]:
+    # The stream ends when the learner closes it, and when the learner is gone.
+    with suppress(EOFError, ConnectionResetError):
+        while True:
+            yield connection.recv()
+
+
+def _checked(observation: Observation, space: gymnasium.spaces.Dict) -> Observation:
+    if observation.keys() != space.keys():
+        raise ValueError(f"observation has {sorted(observation)} instead of {sorted(space.keys())}")
+    for key, box in space.items():
+        value = np.asarray(observation[key])
+        if (value.dtype, value.shape) != (box.dtype, box.shape):
+            raise ValueError(
+                f"observation {key!r} is {value.dtype} {value.shape} "
+                f"instead of {box.dtype} {box.shape}"
+            )
+    return observation

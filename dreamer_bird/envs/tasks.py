@@ -1,0 +1,133 @@
+"""Which tasks there are, told from their names: nothing here imports a simulator."""
+
+import re
+import sys
+from importlib.machinery import PathFinder
+
+from dreamer_bird.envs.own import FACTORIES, folder
+from dreamer_bird.errors import nearest
+
+# What `obs` selects: `image` is uint8 [size, size, 3], `state` a float32 vector.
+OBSERVATIONS = {"pixels": ("image",), "state": ("state",), "both": ("image", "state")}
+TASKS = (
+    "dmc_acrobot_swingup",
+    "dmc_cartpole_balance",
+    "dmc_cartpole_balance_sparse",
+    "dmc_cartpole_swingup",
+    "dmc_cartpole_swingup_sparse",
+    "dmc_cheetah_run",
+    "dmc_cup_catch",
+    "dmc_finger_spin",
+    "dmc_finger_turn_easy",
+    "dmc_finger_turn_hard",
+    "dmc_hopper_hop",
+    "dmc_hopper_stand",
+    "dmc_pendulum_swingup",
+    "dmc_quadruped_run",
+    "dmc_quadruped_walk",
+    "dmc_reacher_easy",
+    "dmc_reacher_hard",
+    "dmc_walker_run",
+    "dmc_walker_stand",
+    "dmc_walker_walk",
+)
+# The games of ale-py that one can play alone; named here so that a slip is told without it.
+_GAMES = """
+adventure air_raid alien amidar assault asterix asteroids atlantis atlantis2 backgammon bank_heist
+basic_math battle_zone beam_rider berzerk blackjack bowling boxing breakout carnival casino
+centipede chopper_command crazy_climber crossbow darkchambers defender demon_attack donkey_kong
+double_dunk earthworld elevator_action enduro entombed et fishing_derby flag_capture freeway frogger
+frostbite galaxian gopher gravitar hangman haunted_house hero human_cannonball ice_hockey jamesbond
+journey_escape kaboom kangaroo keystone_kapers king_kong klax koolaid krull kung_fu_master
+laser_gates lost_luggage mario_bros miniature_golf montezuma_revenge mr_do ms_pacman name_this_game
+othello pacman phoenix pitfall pitfall2 pong pooyan private_eye qbert riverraid road_runner robotank
+seaquest sir_lancelot skiing solaris space_invaders space_war star_gunner superman surround tennis
+tetris tic_tac_toe_3d time_pilot trondead turmoil tutankham up_n_down venture video_checkers
+video_chess video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
+"""
+GAMES = tuple(_GAMES.split())
+_ACTION_REPEAT = {"dmc": 2, "atari": 4}
+# An EnvId of gymnasium ends in a version, `gym_ale_py:ALE/Pong-v5`, and so does not match.
+_OWN = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
+
+def family(task: str) -> str:
+    """Return `dmc`, `gym`, `atari`, or `own` for a factory of the user's; "" if it is none."""
+    if task in FACTORIES or _OWN.fullmatch(task):
+        return "own"
+    prefix, underscore, _ = task.partition("_")
+    return prefix if underscore and prefix in ("dmc", "gym", "atari") else ""
+
+
+def default_action_repeat(task: str) -> int:
+    """Return how many environment steps an agent step takes where the user does not say."""
+    return _ACTION_REPEAT.get(family(task), 1)
+
+
+def may_terminate(task: str) -> bool:
+    """Return whether an episode may end for another reason than its time limit."""
+    return family(task) != "dmc"
+
+
+def check_task(task: str) -> None:
+    """Raise `ValueError` with a reason of one line, and the nearest names, for an unknown task.
+
+    Runs no code of the user's: what `module:factory` names is found out in the worker.
+    """
+    if reason := _REASONS[family(task)](task):
+        raise ValueError(reason)
+
+
+def _not_dmc(task: str) -> str:
+    return "" if task in TASKS else f"unknown; {nearest(task, TASKS)}"
+
+
+def _not_gym(task: str) -> str:
+    env_id = task.removeprefix("gym_")
+    if ":" in env_id:  # gymnasium's own way to name what an installed package registers
+        return _no_module(env_id)
+    import gymnasium
+
+    if env_id in gymnasium.registry:
+        return ""
+    close = nearest(env_id, gymnasium.registry, "gym_")
+    if not close.startswith("did"):
+        close = "`gymnasium.pprint_registry()` lists what is"
+    return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
+
+
+def _not_atari(task: str) -> str:
+    game = task.removeprefix("atari_")
+    if game not in GAMES:
+        return f"unknown; {nearest(game, GAMES, 'atari_')}"
+    return "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
+
+
+def _not_own(task: str) -> str:
+    return "" if task in FACTORIES else _no_module(task)
+
+
+def _no_module(named: str) -> str:
+    # To look for a submodule would import what it is part of.
+    top = named.partition(":")[0].partition(".")[0]
+    found = PathFinder.find_spec(top, [folder(), *sys.path])
+    return "" if found else f"there is no module {top} in {folder()}, and none is installed"
+
+
+def _not_any(task: str) -> str:
+    names = (*TASKS, *(f"atari_{game}" for game in GAMES), *FACTORIES)
+    close = nearest(task, names)
+    close = f"{close} " if close.startswith("did") else ""
+    return (
+        f"unknown; {close}Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, "
+        "<module>:<factory>, and names that were registered"
+    )
+
+
+_REASONS = {
+    "dmc": _not_dmc,
+    "gym": _not_gym,
+    "atari": _not_atari,
+    "own": _not_own,
+    "": _not_any,
+}

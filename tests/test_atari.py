@@ -1,0 +1,105 @@
+"""Atari games, beside the emulator itself."""
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamer_bird.envs import GAMES, environment
+from dreamer_bird.envs.spaces import OneHot, Spec, random_action
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import ConfigError
+
+ale_py = pytest.importorskip("ale_py")
+from dreamer_bird.envs.atari import Atari  # noqa: E402
+
+
+def emulator(game, seed, noops):
+    env = ale_py.AtariEnv(game, frameskip=1, repeat_action_probability=0.25)
+    image, _ = env.reset(seed=seed)
+    for _ in range(noops):
+        image = env.step(0)[0]
+    return env, image
+
+
+def noops_of(seed):
+    return int(gymnasium.utils.seeding.np_random(seed)[0].integers(1, 31))
+
+
+@pytest.mark.parametrize("game", ["pong", "space_invaders"])
+def test_steps_are_those_of_the_emulator_with_the_last_two_frames_pooled(game):
+    ours = Atari(game)
+    theirs, image = emulator(game, 7, noops_of(7))
+    np.testing.assert_array_equal(ours.reset(seed=7)[0], image)
+    rng, pooled, total = np.random.default_rng(0), 0, 0.0
+    for _ in range(100):
+        action = int(rng.integers(ours.action_space.n))
+        steps = [theirs.step(action) for _ in range(4)]
+        image, reward, *ends, _ = ours.step(action)
+        np.testing.assert_array_equal(image, np.maximum(steps[2][0], steps[3][0]))
+        assert (reward, ends) == (sum(step[1] for step in steps), [False, False])
+        pooled += np.any(image != steps[3][0])
+        total += abs(reward)
+    assert pooled > 10
+    assert total > 0
+
+
+def test_noops_and_sticky_actions_follow_from_the_seed():
+    assert {noops_of(seed) for seed in range(200)} == set(range(1, 31))
+    env, fresh = Atari("pong"), Atari("pong")
+    env.reset(seed=1)
+    env.step(2)
+
+    def play(env):
+        return [env.reset(seed=3)[0], *(env.step(2 + t % 2)[0] for t in range(20))]
+
+    np.testing.assert_array_equal(play(env), play(fresh))
+
+
+def test_a_life_lost_is_not_the_end_and_the_last_one_is():
+    env = Atari("breakout", action_repeat=10)
+    env.reset(seed=0)
+    lives, ended = set(), False
+    for _ in range(2000):
+        _, _, ended, truncated, info = env.step(1)
+        lives.add(info["lives"])
+        assert not truncated
+        if ended:
+            break
+    assert ended
+    assert lives == {5, 4, 3, 2, 1, 0}
+
+
+def test_a_repeat_of_one_pools_nothing_and_an_early_end_pools_what_there_is():
+    ours = Atari("pong", action_repeat=1)
+    theirs, _ = emulator("pong", 4, noops_of(4))
+    ours.reset(seed=4)
+    for _ in range(10):
+        np.testing.assert_array_equal(ours.step(3)[0], theirs.step(3)[0])
+
+
+def test_the_task_is_64_by_64_in_colour_with_the_minimal_actions():
+    with EnvWorker("probe", environment("atari_pong", time_limit=40)) as env:
+        assert env.spec == Spec({"image": (64, 64, 3)}, 6, discrete=True)
+        assert env.action_space == OneHot(6)
+        image = env.reset(7)["image"]
+        frame = emulator("pong", 7, noops_of(7))[1]
+        np.testing.assert_array_equal(
+            image, Image.fromarray(frame).resize((64, 64), Image.Resampling.BILINEAR)
+        )
+        assert np.any(image[..., 0] != image[..., 1])
+        rng = np.random.default_rng(0)
+        ends = [env.step(random_action(env.action_space, rng))[2:] for _ in range(10)]
+        assert ends == [(False, False)] * 9 + [(False, True)]
+
+
+def test_there_is_no_state():
+    words = r"^atari_pong: --obs state: observes an image and nothing else: --obs pixels$"
+    make = environment("atari_pong", obs="state")
+    with EnvWorker("probe", make) as env, pytest.raises(ConfigError, match=words):
+        env.reset(0)
+
+
+def test_the_games_are_those_that_gymnasium_registers():
+    ids = {key for key in gymnasium.registry if key.startswith("ALE/") and key.endswith("-v5")}
+    assert {f"ALE/{game.title().replace('_', '')}-v5" for game in GAMES} == ids
