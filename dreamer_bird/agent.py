@@ -1,19 +1,27 @@
 """The agent: acts with `policy`, learns with `train_step`."""
 
+import numpy as np
 import tensorflow as tf
 
 from dreamer_bird import seeds
 from dreamer_bird.config import Config
-from dreamer_bird.distributions import normal_noise
+from dreamer_bird.distributions import OneHot, normal_noise
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import CheckpointError
-from dreamer_bird.networks import ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
+from dreamer_bird.networks import (
+    ActionDecoder,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    DenseEncoder,
+)
 from dreamer_bird.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.optimizer import Optimizer
+from dreamer_bird.preprocessing import preprocess
 from dreamer_bird.rssm import RSSM, State
 from dreamer_bird.storage import Arrays
 from dreamer_bird.world_model import Batch, WorldModel
 
-IMAGE_SHAPE = (64, 64, 3)
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
 Metrics = dict[str, tf.Tensor]  # scalars
@@ -23,18 +31,19 @@ PolicyState = tuple[State, tf.Tensor]  # latent state and the action that follow
 class Agent(tf.Module):
     """World model, actor and value, and how they learn."""
 
-    def __init__(self, config: Config, action_size: int):
+    def __init__(self, config: Config, spec: Spec):
         """Build all networks, with weights that depend on `config.seed` alone."""
         super().__init__("agent")
         self._config = config
-        self._action_size = action_size
+        self._spec = spec
         tf.random.set_seed(seeds.integer(config.seed, "weights"))
         dtype = DTYPES[config.precision]
         model, actor, value = config.model, config.actor, config.value
+        encoders, decoders = self._observation_networks(dtype)
         self.world_model = WorldModel(
-            ConvEncoder(model.depth, dtype=dtype),
+            encoders,
             RSSM(model.stoch, model.deter, model.hidden, dtype=dtype),
-            ConvDecoder(model.depth, shape=IMAGE_SHAPE, dtype=dtype),
+            decoders,
             DenseDecoder((), model.reward_layers, model.units, dtype=dtype, name="reward"),
             DenseDecoder(
                 (), model.discount_layers, model.units, "binary", dtype=dtype, name="discount"
@@ -44,9 +53,10 @@ class Agent(tf.Module):
             config.objective.discount,
         )
         self.actor = ActionDecoder(
-            action_size,
+            spec.actions,
             actor.layers,
             actor.units,
+            "onehot" if spec.discrete else "tanh_normal",
             init_std=actor.init_std,
             min_std=actor.min_std,
             mean_scale=actor.mean_scale,
@@ -66,30 +76,40 @@ class Agent(tf.Module):
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
-        action = tf.zeros([batch_size, self._action_size])
+        action = tf.zeros([batch_size, self._spec.actions])
         return self.world_model.rssm.initial(batch_size), action
 
     @tf.function(autograph=False)
     def policy(
-        self, image: tf.Tensor, state: PolicyState, seed: tf.Tensor, training: bool
+        self, obs: dict[str, tf.Tensor], state: PolicyState, seed: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, PolicyState]:
-        """Act on images `[B, 64, 64, 3]`, uint8.
+        """Act on observations `[B, ...]` as the environment gives them.
 
-        Returns actions `[B, A]` in [-1, 1], sampled and with exploration noise if `training`, else
-        the mode of the policy, and the state to pass with the next images.
+        Returns actions `[B, A]`, in [-1, 1] or one-hot, sampled and explored with if `training`,
+        else the mode of the policy, and the state to pass with the next observations.
         """
         latent_seed, action_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
         latent, action = state
-        embed = self.world_model.encoder({"image": scale_image(image)})
+        embed = self.world_model.embed(preprocess(obs))
         latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
         dist = self.actor(self.world_model.rssm.get_feat(latent))
         if training:
-            action = dist.sample(action_seed)
-            noise = self._config.train.expl_amount * normal_noise(tf.shape(action), noise_seed)
-            action = tf.clip_by_value(action + noise, -1, 1)
+            action = self._explore(dist.sample(action_seed), noise_seed)
         else:
             action = dist.mode(action_seed)
         return action, (latent, action)
+
+    def act(
+        self, obs: Arrays, state: PolicyState | None, seed: np.ndarray, training: bool
+    ) -> tuple[np.ndarray, PolicyState]:
+        """Do what `policy` does for one environment: observations `[...]` to an action `[A]`.
+
+        Without a state an episode begins.
+        """
+        batch = {key: value[None] for key, value in obs.items()}
+        state = self.initial(1) if state is None else state
+        action, state = self.policy(batch, state, seed, training)
+        return action.numpy()[0], state
 
     # No Python control flow depends on tensors; tracing without autograph takes half the time.
     @tf.function(autograph=False)
@@ -97,12 +117,13 @@ class Agent(tf.Module):
         """Update world model, actor and value once (Algorithm 1) and return metrics, scalars.
 
         Args:
-            batch: `image` `[B, T, 64, 64, 3]` uint8, `action` `[B, T, A]`, `reward` and `discount`
-                `[B, T]`; `action[:, t]` led to `image[:, t]`, and `reward[:, t]` came with it.
+            batch: `image` `[B, T, H, W, 3]` uint8 or `state` `[B, T, S]` or both, `action`
+                `[B, T, A]`, `reward` and `discount` `[B, T]`; `action[:, t]` led to the
+                observation at `t`, and `reward[:, t]` came with it.
             seed: of all samples, `[2]`.
         """
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
-        batch = {**batch, "image": scale_image(batch["image"])}
+        batch = preprocess(batch)
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self._model_loss(batch, model_seed)
         # Outside the model's tape: the behaviour does not train the model.
@@ -123,23 +144,24 @@ class Agent(tf.Module):
 
     @tf.function(autograph=False)
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
-        """Return truth, open-loop prediction and error side by side, `[B, T, 64, 192, 3]` uint8."""
-        truth = scale_image(batch["image"])
-        model = self.world_model.predict({**batch, "image": truth}, context, seed)
+        """Return truth, open-loop prediction and error side by side, `[B, T, H, 3 W, 3]` uint8."""
+        batch = preprocess(batch)
+        truth = batch["image"]
+        model = self.world_model.predict(batch, context, seed)
         error = (model - truth) / 2
         video = tf.concat([truth, model, error], 3)
         return tf.cast(tf.round(tf.clip_by_value(255 * (video + 0.5), 0, 255)), tf.uint8)
 
     @tf.function(autograph=False)
     def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
-        """Return `WorldModel.model_error`, `[H]`, of a batch with images as in the replay."""
-        return self.world_model.model_error({**batch, "image": scale_image(batch["image"])}, seed)
+        """Return `WorldModel.model_error`, `[H]`, of a batch as the replay gives it."""
+        return self.world_model.model_error(preprocess(batch), seed)
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
         model = self.world_model
-        parts = [model.encoder, model.rssm, model.decoder, model.reward, self.actor, self.value]
-        parts += [model.discount] if model.discount else []
+        parts = [*model.encoders.values(), model.rssm, *model.decoders.values(), model.reward]
+        parts += [self.actor, self.value, *([model.discount] if model.discount else [])]
         weights = {
             f"{part.name}/{variable.name.removesuffix(':0')}": variable
             for part in parts
@@ -168,6 +190,31 @@ class Agent(tf.Module):
         for name, variable in variables.items():
             if loss_scale or "loss_scale" not in name:
                 variable.assign(arrays[name])
+
+    def _observation_networks(self, dtype: tf.DType) -> tuple[dict, dict]:
+        """Return encoders and decoders by the name of the observation."""
+        model, shapes = self._config.model, self._spec.observation
+        encoders, decoders = {}, {}
+        if shape := shapes.get("image"):
+            encoders["image"] = ConvEncoder(model.depth, shape=shape, dtype=dtype)
+            decoders["image"] = ConvDecoder(model.depth, shape=shape, dtype=dtype)
+        if shape := shapes.get("state"):
+            size = model.state_layers, model.units
+            encoders["state"] = DenseEncoder(*size, dtype=dtype, name="state_encoder")
+            decoders["state"] = DenseDecoder(
+                shape, *size, std=model.state_std, dtype=dtype, name="state_decoder"
+            )
+        return encoders, decoders
+
+    def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Add Gaussian noise, or replace one-hot actions by uniform ones with that probability."""
+        amount = self._config.train.expl_amount
+        if not self._spec.discrete:
+            noise = amount * normal_noise(tf.shape(action), seed)
+            return tf.clip_by_value(action + noise, -1, 1)
+        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
+        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
+        return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
 
     def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         section = self._config.model
@@ -221,19 +268,13 @@ class Agent(tf.Module):
 
     def _build(self) -> None:
         """Create all weights by one pass over an empty batch, so that nothing is created later."""
-        action = tf.zeros([1, 2, self._action_size])
-        image = tf.zeros([1, 2, *IMAGE_SHAPE])
-        scalar = tf.zeros([1, 2])
-        batch = {"image": image, "action": action, "reward": scalar, "discount": scalar}
+        shapes = self._spec.observation | {"action": (self._spec.actions,)}
+        shapes |= {"reward": (), "discount": ()}
+        batch = {key: tf.zeros([1, 2, *shape]) for key, shape in shapes.items()}
         feat_size = self._config.model.stoch + self._config.model.deter
         self.actor(tf.zeros([1, feat_size]))
         self.value(tf.zeros([1, feat_size]))
         self._model_loss(batch, tf.zeros([2], tf.int32))
-
-
-def scale_image(image: tf.Tensor) -> tf.Tensor:
-    """Return uint8 images as float32 in [-0.5, 0.5]."""
-    return tf.cast(image, tf.float32) / 255 - 0.5
 
 
 def merge_time(x: tf.Tensor) -> tf.Tensor:

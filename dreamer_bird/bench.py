@@ -19,7 +19,8 @@ from rich.table import Table
 from dreamer_bird import seeds
 from dreamer_bird.arguments import Parser, parse_flags, whole
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import make_env
+from dreamer_bird.envs import OBSERVATIONS, environment
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
 from dreamer_bird.flops import flops_per_step
@@ -27,6 +28,7 @@ from dreamer_bird.startup import quietly
 
 EPISODES = 10  # of the whole run, after its prefill
 FRAMES = 100  # rendered alone
+STATE = 6  # dimensions of the random batch's state
 PRODUCT = 2048  # rows and columns of the matrices multiplied
 
 
@@ -50,13 +52,19 @@ def main(arguments: list[str]) -> int:
 
 def measure_step(config: Config, steps: int) -> dict[str, float]:
     """Time training steps on a random batch, and this machine's largest matrix product."""
-    from dreamer_bird.agent import IMAGE_SHAPE, Agent
+    from dreamer_bird.agent import Agent
 
-    agent = Agent(config, action_size=1)
+    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
+    spec = Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+    agent = Agent(config, spec)
     rng = np.random.default_rng(0)
     shape = (config.replay.batch, config.replay.length)
+    frames = {
+        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
+    }
     batch = {
-        "image": rng.integers(0, 256, (*shape, *IMAGE_SHAPE), dtype=np.uint8),
+        **{key: frames[key]((*shape, *size)) for key, size in spec.observation.items()},
         "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
         "reward": rng.uniform(size=shape).astype(np.float32),
         "discount": np.ones(shape, np.float32),
@@ -69,7 +77,7 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
     step(0)
     first = _since_the_process_began()
     seconds = [_timed(partial(step, number)) for number in range(1, steps + 1)]
-    operations, fastest = flops_per_step(config, actions=1), _matmul_gflops(config.precision)
+    operations, fastest = flops_per_step(config, spec), _matmul_gflops(config.precision)
     return {
         "step_s_median": float(np.median(seconds)),
         "step_s_min": min(seconds),
@@ -83,7 +91,7 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
 
 def measure_env(config: Config, steps: int) -> dict[str, float]:
     """Time agent steps of the environment alone: physics, rendering and the worker's pipe."""
-    with EnvWorker("bench", partial(make_env, config.task, **config.env)) as env:
+    with EnvWorker("bench", environment(config.task, obs=config.obs, **config.env)) as env:
         env.reset(0)
         action = np.zeros(env.action_space.shape, np.float32)
         env.step(action)  # The first frame sets the renderer up.

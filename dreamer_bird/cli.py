@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from dreamer_bird.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import TASKS
+from dreamer_bird.envs import GAMES, TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.logdir import check_logdir
 from dreamer_bird.startup import quietly
@@ -84,8 +84,11 @@ def _main_of(module: str) -> Callable[[list[str]], int]:
 COMMANDS = {
     "train": Command("train, or resume the run in the logdir (the default)", _train),
     "bench": Command("measure how fast this machine trains", _main_of("bench")),
+    "doctor": Command("tell whether training works here, or what to do", _main_of("doctor")),
     "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
+    "export": Command("write a policy as a TensorFlow SavedModel", _main_of("export")),
     "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
+    "import": Command("make a run of the public Dreamer's weights", _main_of("importing")),
     "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
     "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
     "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),
@@ -105,7 +108,9 @@ def _help() -> Iterator[str]:
     yield from _section("commands", ((name, command.help) for name, command in COMMANDS.items()))
     yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
     yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
-    yield from _section("tasks, --task", [("", " ".join(TASKS))])
+    games = " ".join(f"atari_{game}" for game in GAMES)
+    tasks = (" ".join(TASKS), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
+    yield from _section("tasks, --task", (("", names) for names in tasks))
     yield from _section("settings and their defaults", _settings(defaults, "--"))
     for group, settings in defaults.items():
         if isinstance(settings, Mapping):

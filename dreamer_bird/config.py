@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dreamer_bird.envs import TASKS
+from dreamer_bird.envs import OBSERVATIONS, check_task, default_action_repeat, may_terminate
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.storage import replacing
 
@@ -30,11 +30,14 @@ class Rule:
     high: float = _MOST
     above: bool = False  # low itself is excluded
     choices: tuple[str, ...] = ()
+    check: Callable[[str], None] | None = None  # raises ValueError
     nullable: bool = False
+    multiple_of: int = 0  # if not 0
 
     def __str__(self) -> str:
         if self.kind in (int, float):
             words = "a whole number" if self.kind is int else "a number"
+            words = f"a multiple of {self.multiple_of}" if self.multiple_of else words
             words += f" above {self.low}" if self.above else f" of at least {self.low}"
             words += f" and at most {self.high}" if self.high < _MOST else ""
         else:
@@ -53,6 +56,8 @@ class Rule:
             value = _SPELLINGS.get(value, value)
             if value not in self.choices:
                 raise ValueError(f"unknown; {nearest(value, self.choices)}")
+        if self.check:
+            self.check(value)
         return value
 
     def _parse(self, value: object) -> object:
@@ -64,7 +69,8 @@ class Rule:
             return str(value)
         number = value if isinstance(value, int) else float(value)
         in_range = self.low <= number <= self.high and not (self.above and number == self.low)
-        if not in_range or number != self.kind(number):
+        is_multiple = not self.multiple_of or number % self.multiple_of == 0
+        if not (in_range and is_multiple and number == self.kind(number)):
             raise ValueError
         return self.kind(number)
 
@@ -73,32 +79,38 @@ _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
-    Rule(int, low=1, high=10**12): """steps env.action_repeat env.time_limit train.prefill
-        train.updates train.eval_every train.save_every train.keep train.max_skipped""",
+    Rule(int, low=1, high=10**12): """steps env.time_limit train.prefill train.updates
+        train.eval_every train.save_every train.keep train.max_skipped""",
     Rule(int, high=1000): "worker.restarts",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
-    Rule(int, low=1, high=100): """model.reward_layers model.discount_layers actor.layers
-        value.layers""",
+    Rule(int, low=1, high=100): """model.state_layers model.reward_layers model.discount_layers
+        actor.layers value.layers""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
     Rule(int, low=2): "replay.length objective.horizon",
     Rule(int, low=0, high=2**31 - 1): "seed",
-    Rule(int, low=1, nullable=True): "replay.capacity",
+    Rule(int, low=1, nullable=True): "replay.capacity env.action_repeat train.every",
     Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
         objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
+        model.state_std
         actor.init_std actor.min_std actor.mean_scale worker.timeout""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
-    Rule(bool): "env.shadows model.discount_head objective.weight_value_loss",
+    Rule(bool): "env.shadows objective.weight_value_loss",
+    Rule(bool, nullable=True): "model.discount_head",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
     Rule(str, nullable=True): "logdir",
-    Rule(str, choices=tuple(TASKS)): "task",
+    Rule(str, check=check_task): "task",
+    Rule(str, choices=tuple(OBSERVATIONS)): "obs",
+    Rule(int, low=16, high=128, multiple_of=16): "env.size",
     Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
     Rule(str, choices=("auto", "float32", "bfloat16", "float16")): "precision",
 }
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
+
+ADDED = {"obs": "pixels", "env.size": 64, "model.state_layers": 3, "model.state_std": 0.03}
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
 RESUMABLE = {
@@ -171,18 +183,27 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
     if variant not in variants:
         raise ConfigError(f"--variant {variant}: unknown; {nearest(variant, variants)}")
     values = defaults | variants[variant] | chosen | {"variant": variant}
+    values |= {key: value for key, value in _derived(values).items() if values[key] is None}
+    values["logdir"] = os.path.expanduser(values["logdir"])
     _check_together(values)
-    logdir = values["logdir"] or f"logdir/{values['task']}/{variant}/{values['seed']}"
-    values["logdir"] = os.path.expanduser(logdir)
     return Config(_nest(values))
+
+
+def of_today(saved: Config) -> dict[str, object]:
+    """Return the dotted settings of a run, with what it did where a setting is younger than it."""
+    settings = saved.flatten()
+    if "env.time_limit" not in settings:  # not a run's
+        return settings
+    return ADDED | {"train.every": _derived(settings)["train.every"]} | settings
 
 
 def differences(saved: Config, new: Config) -> list[str]:
     """Return a line for each setting that forbids resuming ``saved`` as ``new``."""
-    old, new = ({k: _show(v) for k, v in config.flatten().items()} for config in (saved, new))
+    settings = of_today(saved), new.flatten()
+    old, new = ({key: _show(value) for key, value in flat.items()} for flat in settings)
     return [
         f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
-        for key in old | new
+        for key in saved.flatten() | new
         if key not in RESUMABLE and old.get(key) != new.get(key)
     ]
 
@@ -215,6 +236,19 @@ def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
         except ValueError as error:
             raise ConfigError(f"{where}{dashes}{key} {_show(value)}: {error}") from None
     return settings
+
+
+def _derived(values: Mapping) -> dict[str, object]:
+    """Return what follows from other settings where it is null."""
+    task, limit = values["task"], values["env.time_limit"]
+    repeat = values["env.action_repeat"] or default_action_repeat(task)
+    folder = task.replace("/", "_").replace(":", "_")
+    return {
+        "env.action_repeat": repeat,
+        "model.discount_head": may_terminate(task),
+        "train.every": limit // repeat * repeat,
+        "logdir": f"logdir/{folder}/{values['variant']}/{values['seed']}",
+    }
 
 
 def _check_together(values: Mapping) -> None:

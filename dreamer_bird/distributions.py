@@ -25,12 +25,13 @@ def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
     return tfd.Independent(tfd.Normal(mean, std), 1)
 
 
-class UnitNormal:
-    """Gaussian of variance 1 over the last `event_dims` dimensions of its mean."""
+class FixedNormal:
+    """Gaussian of a fixed deviation, 1 by default, over the last dimensions of its mean."""
 
-    def __init__(self, mean: tf.Tensor, event_dims: int):
-        """Take the mean `[..., *event]`."""
+    def __init__(self, mean: tf.Tensor, event_dims: int, std: float = 1.0):
+        """Take the mean `[..., *event]`, how many dimensions an event has, and the deviation."""
         self._mean = tf.cast(mean, tf.float32)
+        self._std = std
         self._axes = list(range(-event_dims, 0))
 
     def mean(self) -> tf.Tensor:
@@ -48,7 +49,8 @@ class UnitNormal:
         """
         error = tf.cast(value, tf.float32) - self._mean
         size = math.prod(self._mean.shape[axis] for axis in self._axes)
-        return -0.5 * tf.reduce_sum(tf.square(error), self._axes) - size * HALF_LOG_2PI
+        constant = size * (HALF_LOG_2PI + math.log(self._std))
+        return -0.5 / self._std**2 * tf.reduce_sum(tf.square(error), self._axes) - constant
 
 
 class TanhNormal:

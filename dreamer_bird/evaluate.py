@@ -13,9 +13,10 @@ import numpy as np
 
 from dreamer_bird import checkpoint, seeds
 from dreamer_bird.arguments import Parser, whole
-from dreamer_bird.config import RESUMABLE, RULES, Config, load
+from dreamer_bird.config import RESUMABLE, RULES, Config, load, of_today
 from dreamer_bird.driver import collect_episode
-from dreamer_bird.envs import make_env
+from dreamer_bird.envs import environment
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.startup import quietly
@@ -35,6 +36,7 @@ class Snapshot(NamedTuple):
 
     logdir: Path
     config: Config
+    spec: Spec
     arrays: Arrays
     step: int
 
@@ -49,11 +51,11 @@ def main(arguments: list[str]) -> int:
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
     returns, images = [], []
     with start_worker(config) as env:
-        agent = build_agent(snapshot, env)
+        agent = build_agent(snapshot)
         for number in range(flags.episodes):
-            episode = play(agent, env, flags.seed, number)
+            episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
             returns.append(float(episode["reward"].sum()))
-            images += [episode["image"]] if flags.video else []
+            images += [episode["frame"]] if flags.video else []
             say(f"episode {number + 1}: return {returns[-1]:.1f}")
     if flags.video:
         write_video(flags.video, np.concatenate(images), FRAMES_PER_SECOND)
@@ -85,16 +87,16 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
                 f"--logdir {logdir} is a run of {name} {config[name]}, and the checkpoint of "
                 f"{header[name]}"
             )
-    return Snapshot(logdir, config, arrays, header["step"])
+    return Snapshot(logdir, config, _spec(header, arrays), arrays, header["step"])
 
 
 def start_worker(config: Config) -> EnvWorker:
     """Start a worker with the environment that a run was trained in, at the agent's image size."""
-    make = partial(make_env, config.task, **config.env)
+    make = environment(config.task, obs=config.obs, **config.env)
     return EnvWorker("evaluate", make, config.worker.timeout)
 
 
-def build_agent(snapshot: Snapshot, env: EnvWorker) -> "Agent":
+def build_agent(snapshot: Snapshot) -> "Agent":
     """Build a run's agent with its saved weights; imports TensorFlow.
 
     Raises CheckpointError if they do not fit.
@@ -104,27 +106,24 @@ def build_agent(snapshot: Snapshot, env: EnvWorker) -> "Agent":
         from dreamer_bird.precision import resolve_precision
     config = snapshot.config
     config = config.replace(precision=resolve_precision(config.precision))
-    agent = Agent(config, env.action_space.shape[0])
+    agent = Agent(config, snapshot.spec)
     # A checkpoint holds the run's own state too.
     names = agent.named_variables().keys() & snapshot.arrays.keys()
     agent.assign({name: snapshot.arrays[name] for name in names})
     return agent
 
 
-def play(agent: "Agent", env: EnvWorker, seed: int, number: int) -> Arrays:
-    """Return an episode of the policy's mode, in the layout of the replay.
+def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = False) -> Arrays:
+    """Return an episode of the policy's mode, as `collect_episode` does.
 
     All of it follows from the weights, the seed and the number of the episode.
     """
 
-    def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
-        state = agent.initial(1) if state is None else state
-        noise = seeds.stateless(seed, "evaluate policy", number, t)
-        action, state = agent.policy(image[None], state, noise, False)
-        return action.numpy()[0], state
+    def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
+        return agent.act(obs, state, seeds.stateless(seed, "evaluate policy", number, t), False)
 
     start = seeds.integer(seed, "evaluate environment", number)
-    return collect_episode(env, act, start, Stopwatch())
+    return collect_episode(env, act, start, Stopwatch(), frames)
 
 
 def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
@@ -173,7 +172,7 @@ def _read_config(logdir: Path) -> Config:
     path = logdir / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
-    settings = Config.read(path).flatten()
+    settings = of_today(Config.read(path))
     # What a resumed run may change has no part in an episode.
     missing = [key for key in RULES if key not in settings and key not in RESUMABLE]
     if missing:
@@ -182,6 +181,13 @@ def _read_config(logdir: Path) -> Config:
         return load(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _spec(header: dict, arrays: Arrays) -> Spec:
+    if "spec" not in header:  # written when pixels and continuous actions were all there was
+        return Spec({"image": (64, 64, 3)}, arrays["actor/hout/bias"].size // 2)
+    observation, actions, discrete = header["spec"]
+    return Spec({key: tuple(shape) for key, shape in observation.items()}, actions, discrete)
 
 
 def _load_newest(logdir: Path) -> tuple[Arrays, dict]:

@@ -5,29 +5,32 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from dreamer_bird.distributions import OneHot, TanhNormal, UnitNormal
+from dreamer_bird.distributions import FixedNormal, OneHot, TanhNormal
+from dreamer_bird.geometry import KERNEL, decoder_kernels, encoder_sides
 from dreamer_bird.layers import Activation, Conv, Dense, TransposedConv
 
 
 class ConvEncoder(tf.Module):
-    """Images to embeddings of size 32 * depth."""
+    """Images to embeddings, of size 32 * depth for images of 64x64."""
 
     def __init__(
         self,
         depth: int = 32,
         act: Activation = tf.nn.relu,
+        shape: tuple[int, int, int] = (64, 64, 3),
         dtype: tf.DType = tf.float32,
         name: str = "encoder",
     ):
         super().__init__(name)
-        self.size = 32 * depth
+        sides = encoder_sides(shape[0])
         self.layers = [
-            Conv(multiple * depth, 4, act, dtype, name=f"h{index}")
-            for index, multiple in enumerate((1, 2, 4, 8), 1)
+            Conv(2**index * depth, KERNEL, act, dtype, name=f"h{index + 1}")
+            for index in range(len(sides))
         ]
+        self.size = sides[-1] ** 2 * self.layers[-1].filters
 
     def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Return `[..., 32 * depth]` from `obs["image"]` `[..., 64, 64, 3]` in [-0.5, 0.5]."""
+        """Return `[..., size]` from `obs["image"]` `[..., H, W, 3]` in [-0.5, 0.5]."""
         image = obs["image"]
         x = tf.reshape(image, tf.concat([[-1], tf.shape(image)[-3:]], 0))
         x = tf.ensure_shape(x, [None, *image.shape[-3:]])
@@ -50,22 +53,47 @@ class ConvDecoder(tf.Module):
         super().__init__(name)
         self.shape = shape
         self.h1 = Dense(32 * depth, None, dtype, name="h1")
+        *kernels, last = decoder_kernels(shape[0])
         self.layers = [
-            TransposedConv(4 * depth, 5, act, dtype, name="h2"),
-            TransposedConv(2 * depth, 5, act, dtype, name="h3"),
-            TransposedConv(depth, 6, act, dtype, name="h4"),
-            TransposedConv(shape[-1], 6, None, dtype, name="h5"),
+            TransposedConv(
+                2 ** (len(kernels) - 1 - i) * depth, kernel, act, dtype, name=f"h{i + 2}"
+            )
+            for i, kernel in enumerate(kernels)
         ]
+        name = f"h{len(kernels) + 2}"
+        self.layers.append(TransposedConv(shape[-1], last, None, dtype, name=name))
 
-    def __call__(self, features: tf.Tensor) -> UnitNormal:
-        """Return the distribution of the image `[..., 64, 64, 3]` given features `[..., F]`."""
+    def __call__(self, features: tf.Tensor) -> FixedNormal:
+        """Return the distribution of the image `[..., *shape]` given features `[..., F]`."""
         x = self.h1(features)
         x = tf.reshape(x, [-1, 1, 1, self.h1.units])
         for layer in self.layers:
             x = layer(x)
         shape = tf.concat([tf.shape(features)[:-1], self.shape], 0)
         mean = tf.ensure_shape(tf.reshape(x, shape), [*features.shape[:-1], *self.shape])
-        return UnitNormal(mean, len(self.shape))
+        return FixedNormal(mean, len(self.shape))
+
+
+class DenseEncoder(tf.Module):
+    """State vectors to embeddings."""
+
+    def __init__(
+        self,
+        layers: int,
+        units: int,
+        act: Activation = tf.nn.elu,
+        dtype: tf.DType = tf.float32,
+        name: str = "state_encoder",
+    ):
+        super().__init__(name)
+        self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
+
+    def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return `[..., units]` from `obs["state"]` `[..., S]`."""
+        x = obs["state"]
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class DenseDecoder(tf.Module):
@@ -78,17 +106,19 @@ class DenseDecoder(tf.Module):
         units: int,
         dist: str = "normal",
         act: Activation = tf.nn.elu,
+        std: float = 1.0,
         dtype: tf.DType = tf.float32,
         name: str = "dense_decoder",
     ):
-        """Take `dist`, "normal" for unit variance or "binary" for logits."""
+        """Take `dist`, "normal" for one of a fixed `std` or "binary" for logits."""
         super().__init__(name)
+        self.std = std
         self.shape = tuple(shape)
         self.dist = {"normal": self._normal, "binary": self._binary}[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
         self.hout = Dense(math.prod(self.shape), None, dtype, name="hout")
 
-    def __call__(self, features: tf.Tensor) -> UnitNormal | tfd.Distribution:
+    def __call__(self, features: tf.Tensor) -> FixedNormal | tfd.Distribution:
         """Return the distribution over `[..., *shape]` given features `[..., F]`."""
         x = features
         for layer in self.layers:
@@ -96,8 +126,8 @@ class DenseDecoder(tf.Module):
         x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
         return self.dist(tf.cast(x, tf.float32))
 
-    def _normal(self, mean: tf.Tensor) -> UnitNormal:
-        return UnitNormal(mean, len(self.shape))
+    def _normal(self, mean: tf.Tensor) -> FixedNormal:
+        return FixedNormal(mean, len(self.shape), self.std)
 
     def _binary(self, logits: tf.Tensor) -> tfd.Distribution:
         return tfd.Independent(tfd.Bernoulli(logits), len(self.shape))

@@ -10,6 +10,7 @@ import numpy as np
 from dreamer_bird import seeds
 from dreamer_bird.agent import Agent
 from dreamer_bird.driver import Act, collect_episode
+from dreamer_bird.envs.spaces import random_action
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import RunError
 from dreamer_bird.stopwatch import Stopwatch
@@ -45,15 +46,17 @@ class Player:
     def state(self, state: list) -> None:
         self._bad_actions.state, self.nonfinite_actions = state
 
-    def play(self, env: EnvWorker, act: Act, seed: int, watch: Stopwatch) -> Arrays:
-        """Return an episode; played again from its start if the worker fails and may be restarted.
+    def play(
+        self, env: EnvWorker, act: Act, seed: int, watch: Stopwatch, frames: bool = False
+    ) -> Arrays:
+        """Return what `collect_episode` does, from the start again if the worker may be restarted.
 
         It is the same episode then, since all of it follows from the seed.
         """
         before = self.state
         for restarts_left in reversed(range(self._restarts + 1)):
             try:
-                return collect_episode(env, act, seed, watch)
+                return collect_episode(env, act, seed, watch, frames)
             except RunError as error:
                 self.state = before
                 self._check()  # a signal to the whole group may have ended a worker as it started
@@ -66,28 +69,26 @@ class Player:
     def random(self, space: gymnasium.spaces.Box, number: int) -> Act:
         """Return uniform actions, for the episode of that number."""
 
-        def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
+        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
             self._check()
-            rng = seeds.generator(self._seed, "prefill", number, t)
-            return rng.uniform(space.low, space.high).astype(np.float32), None
+            return random_action(space, seeds.generator(self._seed, "prefill", number, t)), None
 
         return act
 
-    def policy(self, purpose: str, number: int, training: bool) -> Act:
+    def policy(self, purpose: str, number: int, training: bool, idle: np.ndarray) -> Act:
         """Return the policy for the episode of that number: with exploration, or its mode.
 
-        An action that is not finite is counted and replaced by zero, and the policy's state begins
-        anew.
+        An action that is not finite is counted and replaced by `idle`, and the policy's state
+        begins anew.
         """
 
-        def act(image: np.ndarray, state: Any, t: int) -> tuple[np.ndarray, Any]:
+        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
             self._check()
-            state = self._agent.initial(1) if state is None else state
             seed = seeds.stateless(self._seed, purpose, number, t)
-            action, state = self._agent.policy(image[None], state, seed, training)
-            action, finite = action.numpy()[0], bool(np.isfinite(action).all())
+            action, state = self._agent.act(obs, state, seed, training)
+            finite = bool(np.isfinite(action).all())
             self._bad_actions.count(None if finite else f"the action at agent step {t}")
             self.nonfinite_actions += not finite
-            return (action, state) if finite else (np.zeros_like(action), None)
+            return (action, state) if finite else (idle, None)
 
         return act

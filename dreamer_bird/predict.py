@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 FIGURES = (".png", ".pdf", ".svg")
 COLUMNS = 10  # of the figure, at most
 FRAMES_PER_SECOND = 4  # of the GIF
-ALIKE = ("task", "env.action_repeat", "env.shadows")  # what an image and a step mean
+# What an image and a step mean.
+ALIKE = ("task", "obs", "env.size", "env.action_repeat", "env.shadows")
 CENTRED = {"ha": "center", "va": "center"}
 NAME = 16  # letters of a logdir that fit beside a row
 # Inches: ten columns are seven wide, the width of a page's text.
@@ -56,7 +57,7 @@ class Window(NamedTuple):
 
 
 class Foresight(NamedTuple):
-    """A model's images [T, 64, 64, 3], uint8, and their distance from the truth [T, 64, 64]."""
+    """A model's images [T, H, W, 3], uint8, and their distance from the truth [T, H, W]."""
 
     name: str
     images: np.ndarray
@@ -68,12 +69,14 @@ def main(arguments: list[str]) -> int:
     flags = _parse(arguments)
     snapshots = [read_snapshot(logdir) for logdir in flags.logdir]
     check_alike(snapshots)
+    if "image" not in snapshots[0].spec.observation:
+        raise ConfigError(f"--logdir {snapshots[0].logdir}: a run that does not observe images")
     first = snapshots[0].config
     # The suite's episodes end at their time limit, so that this is known before one is played.
     choose_window(flags, np.zeros(first.env.time_limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
     with start_worker(first) as env:
-        agents = [build_agent(snapshot, env) for snapshot in snapshots]
+        agents = [build_agent(snapshot) for snapshot in snapshots]
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])
     before, after = episode["reward"][window.key - 1 : window.key + 1]

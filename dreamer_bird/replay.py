@@ -1,13 +1,14 @@
 """Replay: whole episodes, first in first out, in memory and on disk.
 
-An episode of N agent steps is a dict of arrays with N + 1 rows, `image` uint8, `action`, `reward`
-and `discount`: row 0 is the reset, and `action[t]` led to `image[t]`, with which `reward[t]` came.
+An episode of N agent steps is a dict of arrays with N + 1 rows: observations (`image` uint8,
+`state`), `action`, `reward` and `discount`. Row 0 is the reset, and `action[t]` led to the
+observations at t, with which `reward[t]` came.
 """
 
 import re
 import warnings
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from dreamer_bird.errors import RunError
 from dreamer_bird.storage import Arrays, DamagedFileError, load_arrays, save_arrays, set_aside
 
-KEYS = ("image", "action", "reward", "discount")
+# What an episode may hold, and with how many dimensions.
+RANKS = {"image": 4, "state": 2, "action": 2, "reward": 1, "discount": 1}
 _NAME = re.compile(r"\d{6,}-\d+")  # number and agent steps
 
 
@@ -26,11 +28,20 @@ class EmptyReplayError(RunError):
 class Replay:
     """First-in-first-out store of episodes, from which training sequences are drawn."""
 
-    def __init__(self, directory: Path, capacity: int | None, length: int):
-        """Take where episodes are kept, and the agent steps held (None: all) and drawn at once."""
+    def __init__(
+        self,
+        directory: Path,
+        capacity: int | None,
+        length: int,
+        observations: Iterable[str] = ("image",),
+    ):
+        """Take where episodes are kept, the agent steps held (None: all) and drawn at once, and
+        the names of the observations.
+        """
         self._directory = directory
         self._capacity = capacity
         self._length = length
+        self._keys = (*observations, "action", "reward", "discount")
         self._episodes: deque[tuple[str, Arrays]] = deque()
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -43,6 +54,11 @@ class Replay:
     def steps(self) -> int:
         """Agent steps held."""
         return sum(len(episode["reward"]) - 1 for _, episode in self._episodes)
+
+    @property
+    def holds_a_sequence(self) -> bool:
+        """Whether an episode is long enough to draw from."""
+        return any(len(episode["reward"]) >= self._length for _, episode in self._episodes)
 
     def add(self, name: str, episode: Arrays) -> None:
         """Write an episode to disk, then hold it and let the oldest beyond the capacity go."""
@@ -88,7 +104,7 @@ class Replay:
                     for index, start in zip(chosen, first, strict=True)
                 ]
             )
-            for key in KEYS
+            for key in self._keys
         }
 
     def _hold(self, name: str, episode: Arrays) -> None:
@@ -98,14 +114,15 @@ class Replay:
 
     def _checked(self, path: Path) -> Arrays:
         episode = load_arrays(path)
-        if not episode.keys() >= set(KEYS) or episode["image"].dtype != np.uint8:
+        if not episode.keys() >= set(self._keys):
             raise DamagedFileError(f"{path} does not hold an episode")
-        episode = {key: episode[key] for key in KEYS}
-        ranks = {key: value.ndim for key, value in episode.items()}
-        if ranks != {"image": 4, "action": 2, "reward": 1, "discount": 1}:
+        episode = {key: episode[key] for key in self._keys}
+        if any(value.ndim != RANKS[key] for key, value in episode.items()):
             raise DamagedFileError(f"{path} holds arrays of other shapes")
+        if any((value.dtype == np.uint8) != (key == "image") for key, value in episode.items()):
+            raise DamagedFileError(f"{path} holds arrays of other types")
         model = self._episodes[0][1] if self._episodes else episode
-        same_size = all(episode[key].shape[1:] == model[key].shape[1:] for key in KEYS)
+        same_size = all(episode[key].shape[1:] == model[key].shape[1:] for key in self._keys)
         if not same_size or len({len(rows) for rows in episode.values()}) != 1:
             raise DamagedFileError(f"{path} holds arrays that do not fit together")
         return episode

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dreamer_bird import checkpoint, seeds
-from dreamer_bird.agent import IMAGE_SHAPE, Agent
+from dreamer_bird.agent import Agent
 from dreamer_bird.config import Config
-from dreamer_bird.envs import make_env
+from dreamer_bird.driver import Act
+from dreamer_bird.envs import environment
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.logdir import claim_logdir
@@ -35,14 +35,15 @@ def train(config: Config) -> None:
     Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
     config = config.replace(precision=resolve_precision(config.precision))
-    make = partial(make_env, config.task, size=IMAGE_SHAPE[0], **config.env)
+    make = environment(config.task, obs=config.obs, **config.env)
     with ExitStack() as stack:
         check = stack.enter_context(stopping())
-        logdir = stack.enter_context(claim_logdir(config))
         env, eval_env = (
             stack.enter_context(EnvWorker(name, make, config.worker.timeout))
             for name in ("train", "evaluate")
         )
+        eval_env.reset(0)  # fails before anything is created, if it does
+        logdir = stack.enter_context(claim_logdir(config))
         run = Run(config, logdir, env, eval_env, check)
         stack.callback(run.logger.close)
         try:
@@ -77,14 +78,16 @@ class Run:
         self.config, self.logdir = config, logdir
         self.env, self.eval_env, self.check = env, eval_env, check
         self.step = self.episodes = self.updates = self.saved_step = 0
+        self.prefilled: int | None = None  # step at which the episodes of random actions ended
         self.next_eval, self.next_save = 0, config.train.save_every
         self.bad_updates = Streak("updates", config.train.max_skipped)
         self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
         self.watch = Stopwatch()
         repeat, capacity = config.env.action_repeat, config.replay.capacity
         capacity = capacity and capacity // repeat
-        self.replay = Replay(logdir / "episodes", capacity, config.replay.length)
-        self.agent = Agent(config, env.action_space.shape[0])
+        length, observations = config.replay.length, env.spec.observation
+        self.replay = Replay(logdir / "episodes", capacity, length, observations)
+        self.agent = Agent(config, env.spec)
         limits = config.worker.restarts, config.train.max_skipped
         self.player = Player(self.agent, config.seed, *limits, check)
         metrics_size = self._restore()
@@ -97,10 +100,11 @@ class Run:
     def next_stage(self) -> Callable[[], None] | None:
         """Return what the counters say is to be done next, None at the end of the run."""
         train, finished = self.config.train, self.step >= self.config.steps
-        trained_episodes = max(0, self.episodes - train.prefill + 1)
-        if self.updates < trained_episodes * train.updates:
+        training = self.prefilled is not None
+        blocks = (self.step - self.prefilled) // train.every + 1 if training else 0
+        if self.updates < blocks * train.updates:
             return self.update
-        if trained_episodes and self.step >= self.next_eval:
+        if training and self.step >= self.next_eval:
             return self.evaluate
         if self.step >= self.next_save or (finished and self.step > self.saved_step):
             return self.save
@@ -109,11 +113,10 @@ class Run:
     def collect(self) -> None:
         """Interact with the environment for one episode and add it to the replay."""
         config = self.config
-        prefill = self.episodes < config.train.prefill
-        if prefill:
+        if self.prefilled is None:
             act = self.player.random(self.env.action_space, self.episodes)
         else:
-            act = self.player.policy("act", self.episodes, training=True)
+            act = self._policy("act", training=True)
         seed = seeds.integer(config.seed, "environment", self.episodes)
         episode = self.player.play(self.env, act, seed, self.watch)
         length = len(episode["reward"]) - 1
@@ -121,10 +124,13 @@ class Run:
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
         self.step += length * config.env.action_repeat
+        enough = self.episodes >= config.train.prefill and self.replay.holds_a_sequence
+        if self.prefilled is None and enough:
+            self.prefilled = self.step
         self._log_episode("train", episode)
 
     def update(self) -> None:
-        """Train for the updates that a finished episode brings, and log their means."""
+        """Train for a block of updates, and log their means."""
         while len(self.history) < self.config.train.updates:
             self.check()
             with self.watch("replay"):
@@ -146,10 +152,12 @@ class Run:
         """Play an episode with the mode of the policy, and predict some sequences open-loop."""
         with self.watch("evaluate"):
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
-            act = self.player.policy("evaluate", self.episodes, training=False)
-            episode = self.player.play(self.eval_env, act, seed, Stopwatch())
-            self.logger.video(self.step, "evaluation", episode["image"], save=True)
-            self.logger.video(self.step, "open_loop", self._open_loop_video())
+            act, films = self._policy("evaluate", training=False), self.eval_env.renders
+            episode = self.player.play(self.eval_env, act, seed, Stopwatch(), frames=films)
+            if films:
+                self.logger.video(self.step, "evaluation", episode["frame"], save=True)
+            if "image" in self.env.spec.observation:
+                self.logger.video(self.step, "open_loop", self._open_loop_video())
             self._log_model_error()
         self.next_eval = _next_multiple(self.step, self.config.train.eval_every)
         self._log_episode("test", episode)
@@ -172,7 +180,7 @@ class Run:
             header = {name: getattr(self, name) for name in _COUNTERS}
             header |= {"bad_updates": self.bad_updates.state, "player": self.player.state}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
-            header |= {name: self.config[name] for name in _IDENTITY}
+            header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.env.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
             # An older checkpoint may name episodes that have left the replay since.
             self.replay.remove_files(but=checkpoint.named_episodes(folder))
@@ -198,6 +206,7 @@ class Run:
         self.history = [dict(zip(history, row, strict=True)) for row in rows]
         # Each precision starts from a loss scale of its own.
         self.agent.assign(arrays, loss_scale=header["precision"] == self.config.precision)
+        header.setdefault("prefilled", self._prefilled_of_old(header))
         for name in _COUNTERS:
             setattr(self, name, header[name])
         self.bad_updates.state, self.player.state = header["bad_updates"], header["player"]
@@ -206,6 +215,16 @@ class Run:
         self.next_save = min(self.next_save, _next_multiple(self.step, train.save_every))
         self.replay.load(header["replay"])
         return header["metrics_size"]
+
+    def _prefilled_of_old(self, header: dict) -> int | None:
+        """Return what a checkpoint without it means: all episodes were of the same length then."""
+        prefill, env = self.config.train.prefill, self.config.env
+        steps = env.time_limit // env.action_repeat * env.action_repeat
+        return prefill * steps if header["episodes"] >= prefill else None
+
+    def _policy(self, purpose: str, training: bool) -> Act:
+        idle = self.env.spec.idle_action()
+        return self.player.policy(purpose, self.episodes, training, idle)
 
     def _history(self) -> Arrays:
         keys = self.history[0] if self.history else {}
@@ -220,7 +239,7 @@ class Run:
     def _open_loop_video(self) -> np.ndarray:
         batch, seed = self._sample("video", VIDEO_SEQUENCES)
         context = min(VIDEO_CONTEXT, self.config.replay.length // 2)
-        video = self.agent.predict(batch, context, seed).numpy()  # [B, T, 64, 192, 3]
+        video = self.agent.predict(batch, context, seed).numpy()  # [B, T, H, 3 W, 3]
         return np.concatenate(video, axis=1)
 
     def _log_model_error(self) -> None:
@@ -257,14 +276,19 @@ class Run:
     def _introduce(self) -> None:
         variables = self.agent.named_variables().values()
         weights = sum(v.shape.num_elements() * v.dtype.size for v in variables)
-        lines = introduction(self.config, self.logdir, int(np.prod(IMAGE_SHAPE)), weights)
+        spaces = self.env.observation_space.values()
+        frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
+        lines = introduction(self.config, self.logdir, frame, weights)
         for line in lines:
             self.logger.say(line)
         if self.step:
             self.logger.say(f"resumed at step {self.step:,}")
 
 
-_COUNTERS = ("step", "episodes", "updates", "next_eval", "next_save", "saved_step")
+_COUNTERS = (
+    *("step", "episodes", "updates", "prefilled"),
+    *("next_eval", "next_save", "saved_step"),
+)
 _IDENTITY = ("variant", "task", "precision")
 _HISTORY = "history/"
 

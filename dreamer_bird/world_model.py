@@ -6,35 +6,43 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.distributions import OneHot, TanhNormal, split_seed
-from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder
+from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from dreamer_bird.rssm import RSSM, State
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
 
-Batch = dict[str, tf.Tensor]  # image [B, T, 64, 64, 3], action [B, T, A], reward, discount [B, T]
+# Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T].
+Batch = dict[str, tf.Tensor]
 Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
 
 
 class WorldModel(tf.Module):
-    """Encoder, latent dynamics and the heads that predict images, rewards and discounts."""
+    """Encoders, latent dynamics and the heads that predict observations, rewards and discounts."""
 
     def __init__(
         self,
-        encoder: ConvEncoder,
+        encoders: dict[str, ConvEncoder | DenseEncoder],
         rssm: RSSM,
-        decoder: ConvDecoder,
+        decoders: dict[str, ConvDecoder | DenseDecoder],
         reward: DenseDecoder,
         discount: DenseDecoder | None,
         gamma: float,
     ):
-        """Take the networks; without a discount head every state's discount is `gamma`."""
+        """Take the networks, encoders and decoders by the name of their observation.
+
+        Without a discount head every state's discount is `gamma`.
+        """
         super().__init__("world_model")
-        self.encoder = encoder
+        self.encoders = encoders
         self.rssm = rssm
-        self.decoder = decoder
+        self.decoders = decoders
         self.reward = reward
         self.discount = discount
         self.gamma = gamma
+
+    def embed(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return the embeddings of all observations, one after another, `[..., E]`."""
+        return tf.concat([encoder(obs) for encoder in self.encoders.values()], -1)
 
     def loss(
         self,
@@ -45,14 +53,14 @@ class WorldModel(tf.Module):
         discount_scale: float,
     ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
         """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9)."""
-        post, prior = self.rssm.observe(self.encoder(batch), batch["action"], seed=seed)
+        post, prior = self.rssm.observe(self.embed(batch), batch["action"], seed=seed)
         feat = self.rssm.get_feat(post)
         post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
         kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
         div = tf.maximum(kl, free_nats)
         losses = {
-            "image_loss": -tf.reduce_mean(self.decoder(feat).log_prob(batch["image"])),
-            "reward_loss": -tf.reduce_mean(self.reward(feat).log_prob(batch["reward"])),
+            f"{key}_loss": -tf.reduce_mean(head(feat).log_prob(batch[key]))
+            for key, head in {**self.decoders, "reward": self.reward}.items()
         }
         if self.discount:
             target = self.gamma * batch["discount"]
@@ -108,32 +116,32 @@ class WorldModel(tf.Module):
         return self.rssm.get_dist(state).log_prob(state["stoch"])
 
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
-        """Return images `[B, T, 64, 64, 3]`: reconstructions of the first `context` steps, then
+        """Return images `[B, T, H, W, 3]`: reconstructions of the first `context` steps, then
         open-loop predictions by the prior with the real actions.
         """
         seen, ahead = tf.unstack(split_seed(seed, 2))
-        embed = self.encoder({"image": batch["image"][:, :context]})
+        embed = self.embed({key: batch[key][:, :context] for key in self.encoders})
         post, _ = self.rssm.observe(embed, batch["action"][:, :context], seed=seen)
         last = {key: value[:, -1] for key, value in post.items()}
         prior = self.rssm.imagine(batch["action"][:, context:], last, seed=ahead)
         states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
-        return self.decoder(self.rssm.get_feat(states)).mode()
+        return self.decoders["image"](self.rssm.get_feat(states)).mode()
 
     def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
         """Return how far predicted latent states are from encoded ones, `[H]`, h steps ahead.
 
         From the posterior of each step t of a real sequence the prior predicts the states at
-        t + 1 ... t + H with the real actions and no images. The error is the Euclidean distance
-        between the mean of its stochastic state and that of the posterior, which has seen all
-        images until then; the mean over all sequences and all t from which H steps fit. H is
-        `ERROR_HORIZON`, or T - 1 for a shorter sequence.
+        t + 1 ... t + H with the real actions and no observations. The error is the Euclidean
+        distance between the mean of its stochastic state and that of the posterior, which has seen
+        all observations until then; the mean over all sequences and all t from which H steps fit. H
+        is `ERROR_HORIZON`, or T - 1 for a shorter sequence.
 
         The stochastic state is what prior and posterior both are distributions of; the
-        deterministic one is never encoded from an image. States are sampled on the way, as in
+        deterministic one is never encoded from an observation. States are sampled on the way, as in
         imagination, but means are compared: between samples most of the distance would be noise.
         """
         seen, ahead = tf.unstack(split_seed(seed, 2))
-        post, _ = self.rssm.observe(self.encoder(batch), batch["action"], seed=seen)
+        post, _ = self.rssm.observe(self.embed(batch), batch["action"], seed=seen)
         length = batch["action"].shape[1]
         horizon = min(ERROR_HORIZON, length - 1)
         starts = tf.range(length - horizon)

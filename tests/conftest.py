@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from sizes import ACTIONS, BATCH, LENGTH
+from sizes import ACTIONS, BATCH, LENGTH, SPEC
 
 from dreamer_bird import seeds
 from dreamer_bird.config import Config, load
@@ -38,7 +38,7 @@ def make_agent():
     """Build a tiny agent: settings as keywords, `objective__alpha=0` for `objective.alpha`."""
     from dreamer_bird.agent import Agent
 
-    return lambda **flags: Agent(_config(**flags), ACTIONS)
+    return lambda spec=SPEC, **flags: Agent(_config(**flags), spec)
 
 
 @pytest.fixture(scope="session")

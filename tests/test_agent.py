@@ -7,8 +7,8 @@ from scipy import special
 from sizes import ACTIONS, BATCH, LENGTH
 
 from dreamer_bird import seeds
-from dreamer_bird.agent import scale_image
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.preprocessing import scale_image
 
 NETWORKS = {
     "model": {"encoder", "rssm", "decoder", "reward"},

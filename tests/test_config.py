@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from dreamer_bird.config import CONFIG_FILE, RULES, Config, differences, load
+from dreamer_bird.config import ADDED, CONFIG_FILE, RULES, Config, differences, load
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
@@ -15,8 +15,9 @@ SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
 _REFUSED = {
     "0": """steps env.action_repeat env.time_limit replay.capacity replay.batch train.prefill
         train.updates train.eval_every train.save_every train.keep train.max_skipped
-        worker.timeout model.depth model.deter model.stoch model.hidden model.reward_layers
-        model.discount_layers model.units model.lr
+        worker.timeout env.size train.every model.state_layers model.state_std model.depth
+        model.deter model.stoch model.hidden model.reward_layers model.discount_layers model.units
+        model.lr
         model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
         actor.clip value.layers value.units value.lr value.clip objective.horizon
         objective.discount env.shadows""",
@@ -25,7 +26,8 @@ _REFUSED = {
         objective.confidence_clip""",
     "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",
     "1.01": "objective.discount objective.lambda objective.confidence_clip steps",
-    "x": "steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy",
+    "x": """steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy
+        obs""",
     "nan": "steps model.lr train.expl_amount objective.lambda",
     "inf": "steps model.lr train.expl_amount model.clip",
     "1e400": "steps model.lr",
@@ -36,6 +38,8 @@ _REFUSED = {
     "999": "replay.capacity",
     "502": "replay.length",
     "1001": "env.action_repeat",
+    "72": "env.size",  # no multiple of 16
+    "144": "env.size",
 }
 REFUSED = [(key, value) for value, keys in _REFUSED.items() for key in keys.split()]
 REFUSED += [("steps", True), ("model.lr", False), ("steps", [3]), ("logdir", ["a"]), ("task", None)]
@@ -237,7 +241,7 @@ def test_nearest(name, names, words):
             {"stpes": 3},
             "defaults: unknown key stpes: did you mean steps?",
         ),
-        ("defaults", {"env": {"shadows": True}}, "defaults: missing env.action_repeat"),
+        ("defaults", {"env": {"shadows": True}}, "defaults: missing env.time_limit"),
     ],
 )
 def test_a_bad_key_in_the_file_is_refused_with_its_place(tmp_path, section, block, message):
@@ -280,7 +284,12 @@ def test_config_is_a_frozen_mapping():
     config = load()
     assert config.objective["lambda"] == 0.95
     assert config["model"]["lr"] == config.model.lr == 6e-4
-    assert dict(config.env) == {"action_repeat": 2, "time_limit": 1000, "shadows": True}
+    assert dict(config.env) == {
+        "action_repeat": 2,
+        "time_limit": 1000,
+        "size": 64,
+        "shadows": True,
+    }
     for change in (
         lambda: setattr(config, "steps", 1),
         lambda: setattr(config.model, "lr", 1.0),
@@ -343,6 +352,27 @@ def test_differences_name_what_forbids_a_resume():
         "a.b: saved 1, now nothing",
         "c: saved nothing, now true",
     ]
+
+
+def test_what_only_younger_runs_say_is_what_older_ones_did():
+    younger = {*ADDED, "train.every"}
+    settings = {key: value for key, value in load().flatten().items() if key not in younger}
+    assert differences(Config(settings), load()) == []
+    assert differences(Config(settings), load({"obs": "state"})) == ["obs: saved pixels, now state"]
+
+
+@pytest.mark.parametrize(
+    "task, action_repeat, discount_head",
+    [("dmc_walker_walk", 2, False), ("gym_CartPole-v1", 1, True), ("random:Random", 1, True)],
+)
+def test_what_is_null_follows_from_the_task(task, action_repeat, discount_head):
+    config = load({"task": task})
+    assert config.env.action_repeat == action_repeat
+    assert config.model.discount_head is discount_head
+    assert config.train.every == 1000
+    assert config.logdir == f"logdir/{task.replace(':', '_')}/bird/0"
+    chosen = load({"task": task, "env.action_repeat": 5, "model.discount_head": "false"})
+    assert (chosen.env.action_repeat, chosen.model.discount_head) == (5, False)
 
 
 def test_what_a_resume_may_change_is_no_difference():

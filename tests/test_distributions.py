@@ -7,9 +7,9 @@ from tensorflow_probability import distributions as tfd
 
 from dreamer_bird import seeds
 from dreamer_bird.distributions import (
+    FixedNormal,
     OneHot,
     TanhNormal,
-    UnitNormal,
     diagonal_normal,
     normal_noise,
     split_seed,
@@ -143,7 +143,7 @@ def test_tanh_log_density_against_change_of_variables():
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_all_is_float32(dtype):
     mean, std = tf.zeros([2, 3, 4], dtype), tf.ones([2, 3, 4], dtype)
-    tanh, onehot, unit = TanhNormal(mean, std), OneHot(mean), UnitNormal(mean, 1)
+    tanh, onehot, unit = TanhNormal(mean, std), OneHot(mean), FixedNormal(mean, 1)
     for dist in (tanh, onehot):
         for action in (dist.sample(SEED), dist.mode(SEED)):
             assert (action.dtype, action.shape) == (tf.float32, (2, 3, 4))
@@ -184,7 +184,7 @@ def test_onehot_mode_and_entropy():
 def test_unit_normal_log_prob(event_dims):
     rng = np.random.default_rng(0)
     mean, value = rng.normal(size=(2, 5, 4, 3, 2)), rng.normal(size=(2, 5, 4, 3, 2))
-    log_prob = UnitNormal(tf.constant(mean), event_dims).log_prob(tf.constant(value))
+    log_prob = FixedNormal(tf.constant(mean), event_dims).log_prob(tf.constant(value))
     axes = tuple(range(5 - event_dims, 5))
     expected = stats.norm.logpdf(value, mean).sum(axes)
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
@@ -194,9 +194,9 @@ def test_unit_normal_gradient_is_the_error():
     mean, value = tf.constant([[1.0, 2.0]]), tf.constant([[4.0, 0.0]])
     with tf.GradientTape() as tape:
         tape.watch(mean)
-        log_prob = UnitNormal(mean, 1).log_prob(value)
+        log_prob = FixedNormal(mean, 1).log_prob(value)
     np.testing.assert_allclose(tape.gradient(log_prob, mean), [[3, -2]])
-    np.testing.assert_array_equal(UnitNormal(mean, 1).mode(), mean)
+    np.testing.assert_array_equal(FixedNormal(mean, 1).mode(), mean)
 
 
 def test_diagonal_normal():

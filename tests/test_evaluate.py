@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -13,6 +12,7 @@ from command_line import RUN, command
 
 from dreamer_bird import checkpoint, evaluate
 from dreamer_bird.cli import main
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import read_snapshot, write_video
 
@@ -88,7 +88,9 @@ def test_a_seed_gives_the_same_returns_in_every_call(run, evaluated, capsys):
 def test_the_return_is_that_of_the_episodes_shown(run, tmp_path, capsys, monkeypatch):
     played = []
     play = evaluate.play
-    monkeypatch.setattr(evaluate, "play", lambda *a: played.append(play(*a)) or played[-1])
+    monkeypatch.setattr(
+        evaluate, "play", lambda *a, **k: played.append(play(*a, **k)) or played[-1]
+    )
     gif = tmp_path / "out.gif"
     assert main(["evaluate", "--logdir", str(run), "--episodes", "1", "--video", str(gif)]) == 0
     total = f"return {played[0]['reward'].astype(float).sum():.1f}"
@@ -108,8 +110,7 @@ def test_the_agent_has_the_weights_of_the_checkpoint(run):
     weights = [name for name in snapshot.arrays if name.startswith(("encoder/", "actor/"))]
     moved = {name: snapshot.arrays[name] + 1 for name in weights}
     snapshot = snapshot._replace(arrays=snapshot.arrays | moved)
-    env = SimpleNamespace(action_space=np.zeros(1))
-    variables = evaluate.build_agent(snapshot, env).named_variables()
+    variables = evaluate.build_agent(snapshot).named_variables()
     for name in weights:
         np.testing.assert_array_equal(variables[name], arrays[name] + 1)
 
@@ -120,19 +121,16 @@ class NotingAgent:
     def __init__(self):
         self.calls = []
 
-    def initial(self, batch_size):
-        return -1
-
-    def policy(self, image, state, seed, training):
-        self.calls.append((int(image[0, 0, 0, 0]), state, tuple(seed), training))
-        action = np.array([[seed[0] / 2**31]], np.float32)
-        return SimpleNamespace(numpy=lambda: action), state + 1
+    def act(self, obs, state, seed, training):
+        state = -1 if state is None else state
+        self.calls.append((int(obs["image"][0, 0, 0]), state, tuple(seed), training))
+        return np.array([seed[0] / 2**31], np.float32), state + 1
 
 
 class CountingEnv:
     """Counts the agent steps of an episode of three in its images."""
 
-    action_space = np.zeros(1)
+    spec = Spec({"image": (2, 2, 3)}, actions=1)
 
     def reset(self, seed):
         self.seed, self.t = seed, 0
@@ -212,7 +210,7 @@ def test_an_older_checkpoint_by_name(copied):
         (lambda logdir: shutil.rmtree(logdir / "checkpoints"), "--logdir {}: no checkpoint yet"),
         (
             lambda logdir: (logdir / "config.yaml").write_text(""),
-            "{}/config.yaml: lacks env.action_repeat",
+            "{}/config.yaml: lacks env.time_limit",
         ),
         (
             lambda logdir: edit(logdir / "config.yaml", "deter: 16", "deter: x"),

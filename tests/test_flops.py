@@ -1,9 +1,11 @@
 """Counted operations against those that TensorFlow's profiler finds in the graphs."""
 
+import pytest
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from dreamer_bird.config import load
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.flops import decoder, encoder, flops_per_step
 from dreamer_bird.networks import ConvEncoder
 
@@ -20,11 +22,13 @@ def profiled(function, *shapes):
     return sum(child.float_ops for child in found.children if child.name in MATRIX)
 
 
-def test_encoder():
-    network = ConvEncoder(depth=8)
-    network({"image": tf.zeros([1, 64, 64, 3])})
-    expected = profiled(lambda image: network({"image": image}), [1, 64, 64, 3])
-    assert sum(encoder(8)) == expected > 0
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_encoder(size):
+    shape = size, size, 3
+    network = ConvEncoder(depth=8, shape=shape)
+    network({"image": tf.zeros([1, *shape])})
+    expected = profiled(lambda image: network({"image": image}), [1, *shape])
+    assert sum(encoder(8, size)) == expected > 0
 
 
 def test_decoder():
@@ -43,10 +47,11 @@ def test_decoder():
 
 def test_a_step_is_the_sum_of_its_parts():
     base = {"replay.batch": 1, "replay.length": 2, "objective.horizon": 2}
-    one = flops_per_step(load(base, ["debug"]), actions=1)
-    assert flops_per_step(load(base | {"replay.batch": 3}, ["debug"]), 1) == 3 * one
-    longer = flops_per_step(load(base | {"objective.horizon": 4}, ["debug"]), 1)
-    longest = flops_per_step(load(base | {"objective.horizon": 6}, ["debug"]), 1)
+    pixels = Spec({"image": (64, 64, 3)}, actions=1)
+    one = flops_per_step(load(base, ["debug"]), pixels)
+    assert flops_per_step(load(base | {"replay.batch": 3}, ["debug"]), pixels) == 3 * one
+    longer = flops_per_step(load(base | {"objective.horizon": 4}, ["debug"]), pixels)
+    longest = flops_per_step(load(base | {"objective.horizon": 6}, ["debug"]), pixels)
     assert longest - longer == longer - one > 0
     # Counted by hand for networks of one unit: see flops.py for what is multiplied by what.
     tiny = {f"model.{key}": 1 for key in ("depth", "deter", "stoch", "hidden", "units")}
@@ -59,4 +64,8 @@ def test_a_step_is_the_sum_of_its_parts():
     reward, actor, value = 2 * (2 + 1), 2 * (2 + 2), 2 * (2 + 1)
     real = 3 * (sum(convolutions[1:]) + image + prior + posterior + reward) + 2 * convolutions[0]
     dreamt = 2 * (prior + reward) + 3 * (actor + value)
-    assert flops_per_step(config, actions=1) == 2 * real + 4 * dreamt
+    assert flops_per_step(config, pixels) == 2 * real + 4 * dreamt
+    state = 2 * 2 * 5 + 3 * (2 * 2 * 1 + 2 * (2 + 2 + 5))  # three layers each way, five numbers
+    posterior = 2 * (2 + 2)
+    real = state + 3 * (prior + posterior + reward)
+    assert flops_per_step(config, Spec({"state": (5,)}, 1)) == 2 * real + 4 * dreamt

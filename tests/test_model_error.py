@@ -9,8 +9,8 @@ import tensorflow as tf
 from sizes import ACTIONS, BATCH
 
 from dreamer_bird import seeds
-from dreamer_bird.agent import scale_image
 from dreamer_bird.distributions import split_seed
+from dreamer_bird.preprocessing import scale_image
 from dreamer_bird.train import Run
 from dreamer_bird.world_model import ERROR_HORIZON
 
@@ -26,7 +26,7 @@ def sequences(length):
 def posteriors(model, batch, seed):
     """Encode a batch one image at a time, with the seeds that `observe` gives its steps."""
     length = batch["action"].shape[1]
-    embed = model.encoder({"image": scale_image(batch["image"])})
+    embed = model.embed({"image": scale_image(batch["image"])})
     seen, _ = tf.unstack(split_seed(seed, 2))
     noise = tf.unstack(split_seed(tf.unstack(split_seed(seen, 2))[0], length))
     states, state = [], model.rssm.initial(BATCH)

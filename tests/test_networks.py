@@ -5,7 +5,13 @@ from reference import conv, dense, elu, normal, randomise, shapes, transposed_co
 from scipy import special, stats
 
 from dreamer_bird.distributions import OneHot, TanhNormal
-from dreamer_bird.networks import ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
+from dreamer_bird.networks import (
+    ActionDecoder,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    DenseEncoder,
+)
 
 FEATURES = 7
 
@@ -31,29 +37,48 @@ def built(network, x):
     return network
 
 
-def test_encoder():
-    image = tf.random.stateless_uniform([2, 3, 64, 64, 3], [0, 1], -0.5, 0.5)
-    encoder = built(ConvEncoder(depth=2), {"image": image})
-    x = image.numpy().astype(np.float64).reshape(6, 64, 64, 3)
+@pytest.mark.parametrize(
+    "size, layers, embed",
+    [(16, 2, 16), (32, 3, 32), (48, 4, 16), (64, 4, 64), (80, 4, 144), (96, 5, 32), (128, 5, 128)],
+)
+def test_encoder(size, layers, embed):
+    """At any size: maps of side 1 to 3 in the end, with 2, 4, 8 ... channels."""
+    image = tf.random.stateless_uniform([1, 2, size, size, 3], [0, 1], -0.5, 0.5)
+    encoder = built(ConvEncoder(depth=2, shape=(size, size, 3)), {"image": image})
+    x = image.numpy().astype(np.float64)[0]
     for layer in encoder.layers:
         x = relu(conv(x, layer))
-    embed = encoder({"image": image})
-    assert embed.shape == (2, 3, 64)
-    np.testing.assert_allclose(embed, x.reshape(2, 3, 64), atol=1e-5)
+    embedding = encoder({"image": image})
+    assert embedding.shape == (1, 2, embed) and len(encoder.layers) == layers
+    np.testing.assert_allclose(embedding, x.reshape(1, 2, embed), atol=1e-5)
 
 
-def test_decoder():
-    decoder = built(ConvDecoder(depth=2), features(2, 3))
+@pytest.mark.parametrize(
+    "size, kernels",
+    [(16, [6, 6]), (64, [5, 5, 6, 6]), (80, [2, 5, 5, 6, 6]), (128, [5, 5, 5, 6, 6])],
+)
+def test_decoder(size, kernels):
+    decoder = built(ConvDecoder(depth=2, shape=(size, size, 3)), features(2, 3))
     x = dense(features(2, 3).numpy().astype(np.float64), decoder.h1).reshape(6, 1, 1, 64)
     for layer in decoder.layers[:-1]:
         x = relu(transposed_conv(x, layer))
-    x = transposed_conv(x, decoder.layers[-1]).reshape(2, 3, 64, 64, 3)
+    x = transposed_conv(x, decoder.layers[-1]).reshape(2, 3, size, size, 3)
     dist = decoder(features(2, 3))
-    assert dist.mean().shape == (2, 3, 64, 64, 3)
+    assert dist.mean().shape == (2, 3, size, size, 3)
+    assert [layer.size for layer in decoder.layers] == kernels
     np.testing.assert_allclose(dist.mean(), x, atol=1e-5)
     image = np.full_like(x, 0.25)
     log_prob = dist.log_prob(tf.constant(image))
     np.testing.assert_allclose(log_prob, stats.norm.logpdf(image, x).sum((2, 3, 4)), rtol=1e-5)
+
+
+def test_dense_encoder():
+    state = tf.constant(normal(2, 3, 4), tf.float32)
+    encoder = built(DenseEncoder(2, 5), {"state": state})
+    x = normal(2, 3, 4)
+    for layer in encoder.layers:
+        x = elu(dense(x, layer))
+    np.testing.assert_allclose(encoder({"state": state}), x, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])

@@ -8,12 +8,13 @@ import tensorflow as tf
 from scipy import stats
 from sizes import ACTIONS
 
-from dreamer_bird.agent import scale_image
+from dreamer_bird.preprocessing import preprocess
 
 
 @pytest.fixture
 def images():
-    return tf.cast(tf.random.stateless_uniform([16, 64, 64, 3], [0, 1], 0, 256, tf.int32), tf.uint8)
+    pixels = tf.random.stateless_uniform([16, 64, 64, 3], [0, 1], 0, 256, tf.int32)
+    return {"image": tf.cast(pixels, tf.uint8)}
 
 
 def act(agent, images, state, seed, training):
@@ -56,8 +57,8 @@ def test_training_samples_and_explores(agent, images, seed):
 
 def test_exploration_noise_has_its_standard_deviation(make_agent, seed):
     agent = make_agent(train__expl_amount=0.05, actor__init_std=0.01)
-    images = tf.zeros([2000, 64, 64, 3], tf.uint8)
-    agent.world_model.encoder = lambda obs: tf.zeros([2000, 128])  # the noise needs no images
+    images = {"image": tf.zeros([2000, 64, 64, 3], tf.uint8)}
+    agent.world_model.embed = lambda obs: tf.zeros([2000, 128])  # the noise needs no images
     action, (latent, _) = act(agent, images, agent.initial(2000), seed, True)
     dist = agent.actor(agent.world_model.rssm.get_feat(latent))
     noise = (action - dist.sample(tf.random.split(seed, 3)[1])).numpy()
@@ -67,7 +68,7 @@ def test_exploration_noise_has_its_standard_deviation(make_agent, seed):
 def test_the_state_carries_latent_and_action(agent, images, seed):
     _, (latent, action) = act(agent, images, agent.initial(16), seed, True)
     _, (after, _) = act(agent, images, (latent, action), seed, True)
-    rssm, embed = agent.world_model.rssm, agent.world_model.encoder({"image": scale_image(images)})
+    rssm, embed = agent.world_model.rssm, agent.world_model.embed(preprocess(images))
     expected, _ = rssm.obs_step(latent, action, embed, seed)
     for key in ("deter", "mean", "std"):
         np.testing.assert_allclose(after[key], expected[key], atol=1e-5, err_msg=key)
@@ -76,7 +77,7 @@ def test_the_state_carries_latent_and_action(agent, images, seed):
 def test_traced_policy_equals_eager(agent, images, seed):
     """Also after calls with another mode and another number of environments."""
     for training, count in ((True, 16), (False, 16), (True, 1), (False, 3)):
-        arguments = (images[:count], agent.initial(count), seed, training)
+        arguments = ({"image": images["image"][:count]}, agent.initial(count), seed, training)
         traced, eager = agent.policy(*arguments), act(agent, *arguments)
         np.testing.assert_allclose(traced[0], eager[0], atol=1e-4)
         np.testing.assert_allclose(traced[1][0]["deter"], eager[1][0]["deter"], atol=1e-5)
@@ -84,4 +85,4 @@ def test_traced_policy_equals_eager(agent, images, seed):
 
 def test_policy_is_called_as_documented(agent):
     names = list(inspect.signature(agent.policy.python_function).parameters)
-    assert names[-4:] == ["image", "state", "seed", "training"]
+    assert names[-4:] == ["obs", "state", "seed", "training"]

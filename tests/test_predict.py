@@ -12,6 +12,7 @@ from command_line import command
 from dreamer_bird import checkpoint, predict
 from dreamer_bird.cli import main
 from dreamer_bird.config import Config, load
+from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import Snapshot
 from dreamer_bird.predict import Foresight, Window
@@ -63,7 +64,7 @@ def test_a_window_longer_than_the_episode():
 
 def snapshot(logdir, **flags):
     config = load({key.replace("__", "."): value for key, value in flags.items()}, ["debug"])
-    return Snapshot(Path(logdir), config, {}, 0)
+    return Snapshot(Path(logdir), config, Spec({"image": (64, 64, 3)}, 1), {}, 0)
 
 
 def test_names_tell_all_runs_apart():

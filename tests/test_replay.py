@@ -129,8 +129,8 @@ def test_action_image_and_reward_belong_together_through_worker_driver_and_repla
 ):
     rng = np.random.default_rng(0)
 
-    def act(image, state, t):
-        assert image[0, 0, 0] == t
+    def act(obs, state, t):
+        assert obs["image"][0, 0, 0] == t
         return rng.uniform(-1, 1, 1).astype(np.float32), None
 
     with EnvWorker("counting", partial(CountingEnv, 20, terminal)) as env:

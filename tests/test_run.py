@@ -51,7 +51,8 @@ def make_run(tmp_path):
     made = []
 
     def make(check=lambda: None, folder="run", **flags):
-        settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2, **flags}
+        settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
+        settings |= {"env.time_limit": 2 * STEPS, **flags}
         workers = [EnvWorker(name, partial(Noise, tmp_path / "fail")) for name in ("a", "b")]
         (tmp_path / folder).mkdir(exist_ok=True)
         run = Run(load(settings, ["debug"]), tmp_path / folder, *workers, check)
@@ -90,7 +91,7 @@ def test_the_counters_decide_what_is_due(make_run):
 
     assert due(step=0, episodes=0, updates=0, next_eval=0, next_save=48) == "collect"
     assert due(step=24, episodes=1) == "collect"
-    assert due(step=48, episodes=2) == "update"
+    assert due(step=48, episodes=2, prefilled=48) == "update"
     assert due(updates=1) == "update"
     assert due(updates=2) == "evaluate"
     assert due(next_eval=1000) == "save"
@@ -99,6 +100,40 @@ def test_the_counters_decide_what_is_due(make_run):
     assert due(updates=4) == "collect"
     assert due(step=96, episodes=4, updates=6) == "save"
     assert due(next_save=144, saved_step=96) is None
+
+
+def test_updates_come_by_environment_steps_where_episodes_are_short(make_run):
+    """As an environment that ends its episodes early makes them."""
+    run = make_run(**{"train.every": 100, "env.time_limit": 100})
+
+    def blocks(step):
+        vars(run).update(step=step, prefilled=30, updates=0, next_eval=10**6, next_save=10**6)
+        while run.next_stage() == run.update:
+            run.updates += run.config.train.updates
+        return run.updates / run.config.train.updates
+
+    assert [blocks(step) for step in (30, 50, 129, 130, 229, 230, 1030)] == [1, 1, 1, 2, 2, 3, 11]
+
+
+def test_random_episodes_go_on_until_one_is_as_long_as_a_sequence(make_run):
+    run = make_run(**{"replay.length": STEPS + 2, "env.time_limit": 100})
+    for _ in range(3):
+        run.collect()
+    assert run.prefilled is None and run.next_stage() == run.collect
+    run = make_run(folder="other", **{"replay.length": STEPS + 1, "env.time_limit": 100})
+    run.collect()
+    assert run.prefilled == run.step and run.next_stage() == run.update
+
+
+def test_a_checkpoint_that_does_not_say_where_random_episodes_ended(make_run, tmp_path):
+    run = make_run()
+    run.collect()
+    run.write_checkpoint()
+    (path, *_) = checkpoint.newest_first(tmp_path / "run" / "checkpoints")
+    arrays, header = checkpoint.load(path)
+    assert header.pop("prefilled") == run.step
+    checkpoint.save(path.parent, run.step, arrays, header, keep=1)
+    assert make_run().prefilled == run.step
 
 
 def test_another_seed_differs_everywhere(make_run):

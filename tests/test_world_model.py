@@ -8,8 +8,9 @@ import tensorflow as tf
 from scipy import stats
 from sizes import BATCH, LENGTH
 
-from dreamer_bird.agent import merge_time, scale_image
+from dreamer_bird.agent import merge_time
 from dreamer_bird.distributions import split_seed
+from dreamer_bird.preprocessing import scale_image
 
 
 def make_start(agent, count=5):
@@ -19,11 +20,6 @@ def make_start(agent, count=5):
     state = {key: rng.normal(size=(count, size)) for key, size in sizes.items()}
     state["std"] = np.exp(state["std"])
     return {key: tf.constant(value, tf.float32) for key, value in state.items()}
-
-
-def test_scale_image():
-    image = tf.constant([[0, 51, 255]], tf.uint8)
-    np.testing.assert_allclose(scale_image(image), [[-0.5, -0.3, 0.5]], atol=1e-6)
 
 
 def test_merge_time():
@@ -38,12 +34,12 @@ def test_model_loss(agent, batch, seed, free_nats, kl_scale):
     loss, post, metrics = model.loss(batch, seed, free_nats, kl_scale, 10.0)
     # The posterior's own samples, and all distributions written out.
     feat = np.concatenate([post["stoch"], post["deter"]], -1)
-    image_error = (model.decoder(feat).mean() - batch["image"]).numpy().astype(np.float64)
+    image_error = (model.decoders["image"](feat).mean() - batch["image"]).numpy().astype(np.float64)
     reward_error = (model.reward(feat).mean() - batch["reward"]).numpy()
     constant = 0.5 * math.log(2 * math.pi)
     image_loss = (0.5 * image_error**2 + constant).sum((2, 3, 4)).mean()
     reward_loss = (0.5 * reward_error**2 + constant).mean()
-    _, prior = model.rssm.observe(model.encoder(batch), batch["action"], seed=seed)
+    _, prior = model.rssm.observe(model.embed(batch), batch["action"], seed=seed)
     (m1, s1), (m2, s2) = ((state["mean"].numpy(), state["std"].numpy()) for state in (post, prior))
     div = (np.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5).sum(-1).mean()
     assert 0 < div < 3
