@@ -1,5 +1,6 @@
 """Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
 
+import io
 import json
 import math
 import os
@@ -10,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-import imageio.v3 as imageio
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
@@ -175,5 +176,11 @@ def _clock(seconds: float) -> str:
 
 
 def _gif(frames: np.ndarray) -> bytes:
-    duration = 1000 / FRAMES_PER_SECOND  # milliseconds a frame
-    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=duration, loop=0)
+    # One palette for all frames: one for each takes six times as long, a third of an evaluation.
+    tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize()
+    images = [Image.fromarray(rows) for rows in np.asarray(tall).reshape(frames.shape[:3])]
+    for image in images:
+        image.putpalette(tall.getpalette())
+    file, duration = io.BytesIO(), 1000 / FRAMES_PER_SECOND  # milliseconds a frame
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+    return file.getvalue()
