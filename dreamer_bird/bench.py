@@ -19,12 +19,12 @@ from rich.table import Table
 from dreamer_bird import seeds
 from dreamer_bird.arguments import Parser, parse_flags, whole
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import OBSERVATIONS, environment
+from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
 from dreamer_bird.flops import flops_per_step
 from dreamer_bird.startup import quietly
+from dreamer_bird.workers import start_worker
 
 EPISODES = 10  # of the whole run, after its prefill
 FRAMES = 100  # rendered alone
@@ -91,7 +91,7 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
 
 def measure_env(config: Config, steps: int) -> dict[str, float]:
     """Time agent steps of the environment alone: physics, rendering and the worker's pipe."""
-    with EnvWorker("bench", environment(config.task, obs=config.obs, **config.env)) as env:
+    with start_worker(config, "bench") as env:
         env.reset(0)
         action = np.zeros(env.action_space.shape, np.float32)
         env.step(action)  # The first frame sets the renderer up.

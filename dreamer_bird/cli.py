@@ -7,6 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -70,10 +71,15 @@ def _train(arguments: list[str]) -> int:
         return 0
     config = load(*parse_flags(arguments))
     check_logdir(config)
-    with quietly():
-        from dreamer_bird.train import train
+    from dreamer_bird.workers import start_worker
 
-    train(config)
+    with ExitStack() as stack:
+        # They start while TensorFlow is imported.
+        names = "train", "evaluate"
+        workers = [stack.enter_context(start_worker(config, name)) for name in names]
+        with quietly():
+            from dreamer_bird.train import train
+        train(config, *workers)
     return 0
 
 
@@ -84,7 +90,9 @@ def _main_of(module: str) -> Callable[[list[str]], int]:
 COMMANDS = {
     "train": Command("train, or resume the run in the logdir (the default)", _train),
     "bench": Command("measure how fast this machine trains", _main_of("bench")),
-    "doctor": Command("tell whether training works here, or what to do", _main_of("doctor")),
+    "doctor": Command(
+        "tell whether training works here, or what to do", _main_of("doctor.examine")
+    ),
     "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
     "export": Command("write a policy as a TensorFlow SavedModel", _main_of("export")),
     "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),

@@ -15,13 +15,13 @@ from dreamer_bird import checkpoint, seeds
 from dreamer_bird.arguments import Parser, whole
 from dreamer_bird.config import RESUMABLE, RULES, Config, load, of_today
 from dreamer_bird.driver import collect_episode
-from dreamer_bird.envs import environment
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.startup import quietly
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays, DamagedFileError, ReadError, replacing
+from dreamer_bird.workers import start_worker
 
 if TYPE_CHECKING:
     from dreamer_bird.agent import Agent
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     config, say = snapshot.config, (lambda text: None) if flags.json else partial(print, flush=True)
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
     returns, images = [], []
-    with start_worker(config) as env:
+    with start_worker(config, "evaluate") as env:
         agent = build_agent(snapshot)
         for number in range(flags.episodes):
             episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
@@ -88,12 +88,6 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
                 f"{header[name]}"
             )
     return Snapshot(logdir, config, _spec(header, arrays), arrays, header["step"])
-
-
-def start_worker(config: Config) -> EnvWorker:
-    """Start a worker with the environment that a run was trained in, at the agent's image size."""
-    make = environment(config.task, obs=config.obs, **config.env)
-    return EnvWorker("evaluate", make, config.worker.timeout)
 
 
 def build_agent(snapshot: Snapshot) -> "Agent":

@@ -14,11 +14,11 @@ from dreamer_bird.arguments import Parser, parse_flags
 from dreamer_bird.config import RULES, Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, nearest
-from dreamer_bird.evaluate import start_worker
 from dreamer_bird.logdir import check_logdir, claim_logdir
 from dreamer_bird.pickles import read_arrays
 from dreamer_bird.startup import quietly
 from dreamer_bird.storage import Arrays
+from dreamer_bird.workers import start_worker
 
 PRESET = "dreamer_tf2"
 SETTINGS = {"variant": "dreamer", "precision": "float32"}  # unless flags say otherwise
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     _check_new(Path(config.logdir))
     check_logdir(config)
     arrays = read_arrays(flags.file)
-    with start_worker(config) as env:
+    with start_worker(config, "import") as env:
         spec = env.spec
     try:
         step, weights = name_arrays(arrays, layout(config, spec))

@@ -10,8 +10,9 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
-from dreamer_bird.evaluate import build_agent, read_snapshot, start_worker
+from dreamer_bird.evaluate import build_agent, read_snapshot
 from dreamer_bird.storage import Arrays
+from dreamer_bird.workers import start_worker
 
 
 class Policy:
@@ -53,7 +54,7 @@ class Policy:
 
         It has `reset(seed)` and `step(action)`, and is a context manager.
         """
-        return start_worker(self.config)
+        return start_worker(self.config, "policy")
 
     def _checked(self, obs: Arrays) -> Arrays:
         shapes = self.spec.observation

@@ -23,10 +23,10 @@ from dreamer_bird.evaluate import (
     check_output,
     play,
     read_snapshot,
-    start_worker,
     write_video,
 )
 from dreamer_bird.storage import Arrays, replacing
+from dreamer_bird.workers import start_worker
 
 if TYPE_CHECKING:
     from dreamer_bird.agent import Agent
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     # The suite's episodes end at their time limit, so that this is known before one is played.
     choose_window(flags, np.zeros(first.env.time_limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
-    with start_worker(first) as env:
+    with start_worker(first, "predict") as env:
         agents = [build_agent(snapshot) for snapshot in snapshots]
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.config import Config
+from dreamer_bird.needs import disk_bytes, replay_bytes
 from dreamer_bird.storage import Arrays
 
 
@@ -20,14 +21,10 @@ def introduction(
     """
     yield f"{config.variant} on {config.task}, seed {config.seed}, {config.precision}"
     yield f"logdir {logdir}"
-    steps = config.replay.capacity or config.steps
-    replay = steps / config.env.action_repeat * frame_bytes
-    yield f"replay of {steps:,} environment steps, {replay / 1e9:.2f} GB of memory when full"
-    # One checkpoint more than is kept while the newest is written. Those before it may need
-    # episodes that have left the replay since; all are compressed, how much depends on the task.
-    between = max(config.train.save_every, config.env.time_limit) / config.env.action_repeat
-    most = replay + (config.train.keep + 1) * checkpoint_bytes
-    most += config.train.keep * between * frame_bytes if config.replay.capacity else 0
+    full = replay_bytes(config, frame_bytes)
+    steps = min(config.steps, config.replay.capacity or config.steps)
+    yield f"replay of {steps:,} environment steps, {full / 1e9:.2f} GB of memory when full"
+    most = disk_bytes(config, frame_bytes, checkpoint_bytes)
     free = shutil.disk_usage(logdir).free
     yield f"disk: at most {most / 1e9:.2f} GB besides logs and videos; {free / 1e9:.1f} GB are free"
     if free < most:

@@ -11,7 +11,6 @@ from dreamer_bird import checkpoint, seeds
 from dreamer_bird.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.driver import Act
-from dreamer_bird.envs import environment
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.logdir import claim_logdir
@@ -29,19 +28,16 @@ VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
 
 
-def train(config: Config) -> None:
+def train(config: Config, env: EnvWorker, eval_env: EnvWorker) -> None:
     """Train until `config.steps`, from the last checkpoint in the logdir if there is one.
+
+    `env` is for training episodes, `eval_env` for evaluations.
 
     Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
     config = config.replace(precision=resolve_precision(config.precision))
-    make = environment(config.task, obs=config.obs, **config.env)
     with ExitStack() as stack:
         check = stack.enter_context(stopping())
-        env, eval_env = (
-            stack.enter_context(EnvWorker(name, make, config.worker.timeout))
-            for name in ("train", "evaluate")
-        )
         eval_env.reset(0)  # fails before anything is created, if it does
         logdir = stack.enter_context(claim_logdir(config))
         run = Run(config, logdir, env, eval_env, check)

@@ -1,11 +1,12 @@
 import subprocess
 import sys
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from dreamer_bird import cli
+from dreamer_bird import cli, workers
 from dreamer_bird.arguments import parse_flags
 from dreamer_bird.config import RULES
 from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
@@ -23,8 +24,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def trained(monkeypatch):
     """Replace training by a list of the configurations it was asked to train."""
     configs = []
-    module = types.SimpleNamespace(train=configs.append)
+    module = types.SimpleNamespace(train=lambda config, env, eval_env: configs.append(config))
     monkeypatch.setitem(sys.modules, "dreamer_bird.train", module)
+    monkeypatch.setattr(workers, "start_worker", lambda config, name: nullcontext(name))
     return configs
 
 
@@ -148,7 +150,7 @@ def test_flags_that_cannot_be_parsed(arguments, message):
 def test_errors_of_a_run_are_told_without_a_traceback(
     trained, monkeypatch, capsys, tmp_path, error, status
 ):
-    def fail(config):
+    def fail(config, env, eval_env):
         raise error("what happened")
 
     monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
@@ -160,7 +162,7 @@ def test_errors_of_a_run_are_told_without_a_traceback(
 
 
 def test_errors_of_the_program_keep_their_traceback(trained, monkeypatch, tmp_path):
-    def fail(config):
+    def fail(config, env, eval_env):
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)

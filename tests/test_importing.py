@@ -253,7 +253,7 @@ def refused(tmp_path, capsys, monkeypatch):
         assert error.count("\n") == 1
         return error
 
-    def start(config):
+    def start(config, name):
         raise AssertionError("a worker")
 
     monkeypatch.setattr(importing, "start_worker", start)

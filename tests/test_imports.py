@@ -12,10 +12,11 @@ TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras", "tens
 NETWORKS = {"layers", "networks", "rssm", "world_model", "agent", "optimizer"}
 # Only these see the whole configuration.
 SEE_CONFIG = {
-    *("agent.py", "train.py", "reporting.py", "cli.py", "logdir.py"),
+    *("agent.py", "train.py", "reporting.py", "cli.py", "logdir.py", "workers.py"),
     *("arguments.py", "bench.py", "flops.py"),
     *("evaluate.py", "logs.py", "library.py"),  # which read those of runs
     "importing.py",  # which makes one
+    *("needs.py", "examine.py", "trials.py"),  # which reckon and try what one needs
 }
 NO_TENSORFLOW = [
     "dreamer_bird",
@@ -27,6 +28,8 @@ NO_TENSORFLOW = [
     "dreamer_bird.logdir",
     "dreamer_bird.replay",
     "dreamer_bird.checkpoint",
+    "dreamer_bird.doctor.examine",
+    "dreamer_bird.doctor.trials",
     "dreamer_bird.driver",
     "dreamer_bird.stopwatch",
     "dreamer_bird.signals",
@@ -87,7 +90,7 @@ def test_only_the_agent_and_the_top_see_the_configuration():
 
 def test_there_is_no_cycle():
     graph = {path.stem: inner(path) - {path.stem} for path in PACKAGE.glob("*.py")}
-    for folder in ("envs", "analysis"):
+    for folder in ("envs", "analysis", "doctor"):
         paths = PACKAGE.glob(f"{folder}/*.py")
         graph[folder] = set().union(*map(inner, paths)) - {folder}
     while graph:

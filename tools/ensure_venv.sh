@@ -1,8 +1,13 @@
 #!/bin/sh
 # Makes the virtual environment $1 hold the pinned packages; does nothing where it already does.
+# Those for CUDA are among them where there is an NVIDIA GPU.
 set -eu
 venv=$1
 cd "$(dirname "$0")/.."
+set -- requirements.txt requirements-dev.txt
+if nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; then
+    set -- "$@" requirements-cuda.txt
+fi
 
 # Prints the first interpreter on the path that is Python 3.10 to 3.13.
 find_python() {
@@ -33,7 +38,7 @@ ensure_venv_module() {
 }
 
 holds_pins() {
-    cat requirements.txt requirements-dev.txt | cmp -s - "$venv/pins" &&
+    cat "$@" | cmp -s - "$venv/pins" &&
         "$venv/bin/python" -c '' 2>/dev/null
 }
 
@@ -47,11 +52,11 @@ if command -v flock >/dev/null; then
     exec 9<"$venv"
     flock 9
 fi
-holds_pins && exit
+holds_pins "$@" && exit
 python=$(find_python)
 ensure_venv_module "$python"
-echo "installing the pinned packages into $venv (2.7 GB; takes some minutes)"
+echo "installing $* into $venv (2.7 GB without CUDA; takes some minutes)"
 "$python" -m venv --clear "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-    -r requirements.txt -r requirements-dev.txt
-cat requirements.txt requirements-dev.txt >"$venv/pins"
+cat "$@" >"$venv/wanted"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$venv/wanted"
+mv "$venv/wanted" "$venv/pins"

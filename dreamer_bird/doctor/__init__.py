@@ -1,0 +1,1 @@
+"""The command `doctor`: would training work here, and what to do if not."""
