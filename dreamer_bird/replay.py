@@ -97,15 +97,43 @@ class Replay:
         picks = rng.integers(ends[-1], size=batch)
         chosen = np.searchsorted(ends, picks, side="right")
         first = picks - (ends - starts)[chosen]
-        return {
-            key: np.stack(
-                [
-                    episodes[index][key][start : start + self._length]
-                    for index, start in zip(chosen, first, strict=True)
-                ]
+        return self._stack(
+            {key: episodes[index][key][start : start + self._length] for key in self._keys}
+            for index, start in zip(chosen, first, strict=True)
+        )
+
+    def sample_joined(self, batch: int, rng: np.random.Generator) -> Arrays:
+        """Return `batch` sequences `[B, T, ...]` of all episodes, laid one after the other.
+
+        Uniform over all starts. `first`, bool, says at which steps another episode begins: so
+        that episodes shorter than a sequence are drawn too, and how they ended.
+        """
+        ends = np.cumsum([len(episode["reward"]) for _, episode in self._episodes])
+        if not ends.size or ends[-1] < self._length:
+            raise EmptyReplayError(
+                f"the episodes in {self._directory} do not make {self._length} agent steps together"
             )
-            for key in self._keys
-        }
+        picks = rng.integers(ends[-1] - self._length + 1, size=batch)
+        return self._stack(self._stretch(start, ends) for start in picks)
+
+    def _stretch(self, start: int, ends: np.ndarray) -> Arrays:
+        """Return the rows of a sequence from a start among the rows of all episodes."""
+        pieces, missing = [], self._length
+        for index in range(int(np.searchsorted(ends, start, side="right")), len(ends)):
+            episode = self._episodes[index][1]
+            size = len(episode["reward"])
+            begin = max(0, start - (int(ends[index]) - size))
+            rows = slice(begin, min(size, begin + missing))
+            first = np.arange(rows.start, rows.stop) == 0
+            pieces.append({key: episode[key][rows] for key in self._keys} | {"first": first})
+            missing -= rows.stop - rows.start
+            if not missing:
+                break
+        return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+
+    def _stack(self, sequences: Iterable[Arrays]) -> Arrays:
+        sequences = list(sequences)
+        return {key: np.stack([rows[key] for rows in sequences]) for key in sequences[0]}
 
     def _hold(self, name: str, episode: Arrays) -> None:
         self._episodes.append((name, episode))

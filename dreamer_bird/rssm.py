@@ -43,6 +43,7 @@ class RSSM(tf.Module):
         action: tf.Tensor,
         state: State | None = None,
         seed: tf.Tensor | None = None,
+        first: tf.Tensor | None = None,
     ) -> tuple[State, State]:
         """Return posteriors and priors `[B, T, ...]` of a real sequence.
 
@@ -51,15 +52,21 @@ class RSSM(tf.Module):
             action: `action[:, t]` led to `embed[:, t]`, `[B, T, A]`.
             state: the posterior before the first step; zero if None.
             seed: of all samples, `[2]`; None draws from TensorFlow's global generator.
+            first: where another episode begins, and with it the state, bool `[B, T]`.
         """
         state = self.initial(tf.shape(action)[0]) if state is None else state
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         seeds = split_seed(post_seed, tf.shape(action)[1])
         elements = (time_major(action), time_major(embed), seeds)
+        if first is not None:
+            kept = 1 - time_major(tf.cast(first, tf.float32))[..., None]
+            elements = (elements[0] * kept, *elements[1:], kept)
 
         def step(post: State, element: tuple) -> State:
-            deter = self._deter(post, element[0])
-            return self._posterior(deter, element[1], element[2])
+            action, embed, seed, *kept = element
+            if kept:
+                post = {key: kept[0] * value for key, value in post.items()}
+            return self._posterior(self._deter(post, action), embed, seed)
 
         post = {key: time_major(value) for key, value in tf.scan(step, elements, state).items()}
         # No step depends on the prior's sample, so that all priors are computed at once.

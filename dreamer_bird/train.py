@@ -11,6 +11,7 @@ from dreamer_bird import checkpoint, seeds
 from dreamer_bird.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.driver import Act
+from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.logdir import claim_logdir
@@ -83,6 +84,7 @@ class Run:
         capacity = capacity and capacity // repeat
         length, observations = config.replay.length, env.spec.observation
         self.replay = Replay(logdir / "episodes", capacity, length, observations)
+        self.joins = may_terminate(config.task)  # sequences, from one episode into the next
         self.agent = Agent(config, env.spec)
         limits = config.worker.restarts, config.train.max_skipped
         self.player = Player(self.agent, config.seed, *limits, check)
@@ -120,8 +122,9 @@ class Run:
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
         self.step += length * config.env.action_repeat
-        enough = self.episodes >= config.train.prefill and self.replay.holds_a_sequence
-        if self.prefilled is None and enough:
+        long_enough = self.joins and self.replay.steps >= config.replay.length
+        long_enough |= self.replay.holds_a_sequence
+        if self.prefilled is None and self.episodes >= config.train.prefill and long_enough:
             self.prefilled = self.step
         self._log_episode("train", episode)
 
@@ -131,7 +134,8 @@ class Run:
             self.check()
             with self.watch("replay"):
                 rng = seeds.generator(self.config.seed, "replay", self.updates)
-                batch = self.replay.sample(self.config.replay.batch, rng)
+                draw = self.replay.sample_joined if self.joins else self.replay.sample
+                batch = draw(self.config.replay.batch, rng)
             with self.watch("train"):
                 seed = seeds.stateless(self.config.seed, "train", self.updates)
                 self.history.append(self.agent.train_step(batch, seed))
@@ -152,9 +156,8 @@ class Run:
             episode = self.player.play(self.eval_env, act, seed, Stopwatch(), frames=films)
             if films:
                 self.logger.video(self.step, "evaluation", episode["frame"], save=True)
-            if "image" in self.env.spec.observation:
-                self.logger.video(self.step, "open_loop", self._open_loop_video())
-            self._log_model_error()
+            if self.replay.holds_a_sequence:  # what is predicted ends with the episode
+                self._evaluate_predictions()
         self.next_eval = _next_multiple(self.step, self.config.train.eval_every)
         self._log_episode("test", episode)
 
@@ -231,6 +234,11 @@ class Run:
         rng = seeds.generator(self.config.seed, purpose, self.step)
         seed = seeds.stateless(self.config.seed, purpose, self.step)
         return self.replay.sample(size, rng), seed
+
+    def _evaluate_predictions(self) -> None:
+        if "image" in self.env.spec.observation:
+            self.logger.video(self.step, "open_loop", self._open_loop_video())
+        self._log_model_error()
 
     def _open_loop_video(self) -> np.ndarray:
         batch, seed = self._sample("video", VIDEO_SEQUENCES)

@@ -11,7 +11,8 @@ from dreamer_bird.rssm import RSSM, State
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
 
-# Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T].
+# Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T], and
+# first, bool [B, T], where sequences go on from one episode into the next.
 Batch = dict[str, tf.Tensor]
 Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
 
@@ -53,7 +54,8 @@ class WorldModel(tf.Module):
         discount_scale: float,
     ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
         """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9)."""
-        post, prior = self.rssm.observe(self.embed(batch), batch["action"], seed=seed)
+        embed, first = self.embed(batch), batch.get("first")
+        post, prior = self.rssm.observe(embed, batch["action"], seed=seed, first=first)
         feat = self.rssm.get_feat(post)
         post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
         kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))

@@ -48,6 +48,33 @@ def test_sequences_are_uniform_over_all_starts_of_all_episodes_the_last_one_incl
     assert max(abs(count - mean) for count in counts.values()) < 5 * mean**0.5
 
 
+def test_joined_sequences_are_uniform_over_all_rows_and_say_where_episodes_begin(replay):
+    lengths = {1: 5, 2: 1, 3: 2, 4: 9}  # two of them shorter than a sequence
+    for number, steps in lengths.items():
+        replay.add(f"{number}", episode(steps, number))
+    rows = [(n, t) for n, steps in lengths.items() for t in range(steps + 1)]
+    draws = 18000
+    batch = replay.sample_joined(draws, np.random.default_rng(0))
+    counts = Counter(starts(batch))
+    assert set(counts) == set(rows[: len(rows) - 4 + 1])
+    mean = draws / len(counts)
+    assert max(abs(count - mean) for count in counts.values()) < 5 * mean**0.5
+    for sequence, (number, time) in enumerate(starts(batch)[:200]):
+        at = rows.index((number, time))
+        expected = rows[at : at + 4]
+        drawn = batch["reward"][sequence]
+        np.testing.assert_array_equal(drawn, [1000 * n + t for n, t in expected])
+        np.testing.assert_array_equal(batch["first"][sequence], [t == 0 for _, t in expected])
+
+
+def test_episodes_that_do_not_make_a_sequence_together(replay):
+    replay.add("1", episode(2))
+    with pytest.raises(EmptyReplayError, match="do not make 4 agent steps together"):
+        replay.sample_joined(1, np.random.default_rng(0))
+    replay.add("2", episode(1))
+    assert replay.sample_joined(1, np.random.default_rng(0))["reward"].shape == (1, 4)
+
+
 def test_rows_of_a_sequence_follow_each_other_in_one_episode(replay):
     for number in (1, 2):
         replay.add(f"{number}", episode(6, number))

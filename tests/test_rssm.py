@@ -236,3 +236,32 @@ def test_paper_size():
         "obs2/kernel": (300, 80),
         **{f"{name}/bias": (size,) for name, size in biases.items()},
     }
+
+
+def test_another_episode_begins_with_a_state_of_its_own(rssm, sequence):
+    embed, action = sequence
+    first = np.zeros((B, T), bool)
+    first[1, 2] = True  # in the second sequence alone
+    joined = rssm.observe(embed, action, seed=SEED, first=tf.constant(first))
+    before = tf.constant(np.where(np.arange(T)[:, None] < 2, 5.0, embed), tf.float32)
+    other = rssm.observe(before, action, seed=SEED, first=tf.constant(first))
+    plain = rssm.observe(embed, action, seed=SEED)
+    for ours, changed, whole in zip(joined, other, plain, strict=True):
+        # What came before has no part in it, and no part is taken from other sequences.
+        np.testing.assert_array_equal(ours["mean"][1, 2:], changed["mean"][1, 2:])
+        assert not np.allclose(ours["mean"][1, :2], changed["mean"][1, :2])
+        assert not np.allclose(ours["mean"][0, 2:], changed["mean"][0, 2:])
+        np.testing.assert_array_equal(np.delete(ours["mean"], 1, 0), np.delete(whole["mean"], 1, 0))
+        assert not np.allclose(ours["mean"][1, 2:], whole["mean"][1, 2:])
+    # It is the zero state, reached by no action.
+    zero, idle = rssm.initial(1), tf.zeros([1, A])
+    deter = rssm.img_step(zero, idle, SEED)["deter"]
+    np.testing.assert_allclose(joined[0]["deter"][1, 2], deter[0], atol=1e-6)
+
+
+def test_no_mark_of_another_episode_is_the_same_as_none(rssm, sequence):
+    embed, action = sequence
+    plain = rssm.observe(embed, action, seed=SEED)
+    marked = rssm.observe(embed, action, seed=SEED, first=tf.zeros([B, T], tf.bool))
+    for ours, theirs in zip(plain, marked, strict=True):
+        np.testing.assert_array_equal(ours["stoch"], theirs["stoch"])

@@ -125,6 +125,20 @@ def test_random_episodes_go_on_until_one_is_as_long_as_a_sequence(make_run):
     assert run.prefilled == run.step and run.next_stage() == run.update
 
 
+def test_episodes_shorter_than_a_sequence_are_learned_from_where_they_can_end_early(make_run):
+    flags = {"task": "gym_CartPole-v1", "replay.length": STEPS + 2, "env.time_limit": 100}
+    run = make_run(**flags)
+    run.collect()
+    assert run.prefilled is None
+    run.collect()
+    assert run.prefilled == run.step
+    run.update()
+    assert run.updates == 2
+    run.evaluate()  # whose predictions end with an episode: none is as long as a sequence
+    lines = (run.logdir / "metrics.jsonl").read_text()
+    assert "test/return" in lines and "model_error" not in lines
+
+
 def test_a_checkpoint_that_does_not_say_where_random_episodes_ended(make_run, tmp_path):
     run = make_run()
     run.collect()
