@@ -102,14 +102,17 @@ class Agent(tf.Module):
     def act(
         self, obs: Arrays, state: PolicyState | None, seed: np.ndarray, training: bool
     ) -> tuple[np.ndarray, PolicyState]:
-        """Do what `policy` does for one environment: observations `[...]` to an action `[A]`.
+        """Do what `policy` does, from and to arrays; episodes begin where there is no state."""
+        state = self.initial(len(next(iter(obs.values())))) if state is None else state
+        action, state = self.policy(obs, state, seed, training)
+        return action.numpy(), state
 
-        Without a state an episode begins.
-        """
-        batch = {key: value[None] for key, value in obs.items()}
-        state = self.initial(1) if state is None else state
-        action, state = self.policy(batch, state, seed, training)
-        return action.numpy()[0], state
+    def begin_anew(self, state: PolicyState, where: np.ndarray) -> PolicyState:
+        """Return the policy's state with the rows `where`, bool `[B]`, as an episode begins."""
+        first = self.initial(len(where))
+        return tf.nest.map_structure(
+            lambda new, old: tf.where(where[:, None], new, old), first, state
+        )
 
     # No Python control flow depends on tensors; tracing without autograph takes half the time.
     @tf.function(autograph=False)

@@ -75,11 +75,11 @@ def _train(arguments: list[str]) -> int:
 
     with ExitStack() as stack:
         # They start while TensorFlow is imported.
-        names = "train", "evaluate"
-        workers = [stack.enter_context(start_worker(config, name)) for name in names]
+        names = *(f"train {number}" for number in range(1, config.envs + 1)), "evaluate"
+        *envs, eval_env = (stack.enter_context(start_worker(config, name)) for name in names)
         with quietly():
             from dreamer_bird.train import train
-        train(config, *workers)
+        train(config, envs, eval_env)
     return 0
 
 
@@ -100,6 +100,7 @@ COMMANDS = {
     "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
     "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
     "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),
+    "sweep": Command("train tasks x variants x seeds side by side", _main_of("sweep.command")),
 }
 
 

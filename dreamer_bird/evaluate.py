@@ -14,7 +14,7 @@ import numpy as np
 from dreamer_bird import checkpoint, seeds
 from dreamer_bird.arguments import Parser, whole
 from dreamer_bird.config import RESUMABLE, RULES, Config, load, of_today
-from dreamer_bird.driver import collect_episode
+from dreamer_bird.driver import collect_episodes
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -108,7 +108,7 @@ def build_agent(snapshot: Snapshot) -> "Agent":
 
 
 def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = False) -> Arrays:
-    """Return an episode of the policy's mode, as `collect_episode` does.
+    """Return an episode of the policy's mode, as `collect_episodes` does.
 
     All of it follows from the weights, the seed and the number of the episode.
     """
@@ -117,7 +117,7 @@ def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = 
         return agent.act(obs, state, seeds.stateless(seed, "evaluate policy", number, t), False)
 
     start = seeds.integer(seed, "evaluate environment", number)
-    return collect_episode(env, act, start, Stopwatch(), frames)
+    return collect_episodes([env], act, [start], Stopwatch(), frames)[0]
 
 
 def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:

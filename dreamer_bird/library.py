@@ -46,8 +46,9 @@ class Policy:
         if not isinstance(obs, dict):
             obs = {next(iter(self.spec.observation)): obs}
         noise = seeds.stateless(self._seed, "policy", step)
-        action, latent = self._agent.act(self._checked(obs), latent, noise, explore)
-        return action, (latent, step + 1)
+        batch = {key: value[None] for key, value in self._checked(obs).items()}
+        actions, latent = self._agent.act(batch, latent, noise, explore)
+        return actions[0], (latent, step + 1)
 
     def start_env(self) -> EnvWorker:
         """Start a worker with the environment that the agent was trained in.

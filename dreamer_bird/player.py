@@ -1,7 +1,7 @@
 """How a run acts in its environments, and what it does when they or its actions fail."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -9,7 +9,7 @@ import numpy as np
 
 from dreamer_bird import seeds
 from dreamer_bird.agent import Agent
-from dreamer_bird.driver import Act, collect_episode
+from dreamer_bird.driver import Act, collect_episodes
 from dreamer_bird.envs.spaces import random_action
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import RunError
@@ -47,36 +47,48 @@ class Player:
         self._bad_actions.state, self.nonfinite_actions = state
 
     def play(
-        self, env: EnvWorker, act: Act, seed: int, watch: Stopwatch, frames: bool = False
-    ) -> Arrays:
-        """Return what `collect_episode` does, from the start again if the worker may be restarted.
+        self,
+        envs: Sequence[EnvWorker],
+        act: Act,
+        starts: Sequence[int],
+        watch: Stopwatch,
+        frames: bool = False,
+    ) -> list[Arrays]:
+        """Return what `collect_episodes` does, from the start again if workers may be restarted.
 
-        It is the same episode then, since all of it follows from the seed.
+        They are the same episodes then, since all of them follows from the seeds `starts`.
         """
         before = self.state
         for restarts_left in reversed(range(self._restarts + 1)):
             try:
-                return collect_episode(env, act, seed, watch, frames)
+                return collect_episodes(envs, act, starts, watch, frames)
             except RunError as error:
                 self.state = before
                 self._check()  # a signal to the whole group may have ended a worker as it started
                 if not (isinstance(error, WorkerError) and restarts_left):
                     raise
-                reason = str(error).splitlines()[0]
+                lines = str(error).splitlines()  # of a traceback the last one says what it was
+                reason = lines[0] if len(lines) == 1 else f"{lines[0].rstrip()} {lines[-1]}"
                 warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)
-                env.restart()
+                for env in envs:
+                    env.restart()
 
     def random(self, space: gymnasium.spaces.Box, number: int) -> Act:
-        """Return uniform actions, for the episode of that number."""
+        """Return uniform actions, for the episodes from that number on."""
 
         def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
             self._check()
-            return random_action(space, seeds.generator(self._seed, "prefill", number, t)), None
+            count = len(next(iter(obs.values())))
+            draws = (
+                seeds.generator(self._seed, "prefill", each, t)
+                for each in range(number, number + count)
+            )
+            return np.stack([random_action(space, draw) for draw in draws]), None
 
         return act
 
     def policy(self, purpose: str, number: int, training: bool, idle: np.ndarray) -> Act:
-        """Return the policy for the episode of that number: with exploration, or its mode.
+        """Return the policy for the episodes from that number on: exploring, or its mode.
 
         An action that is not finite is counted and replaced by `idle`, and the policy's state
         begins anew.
@@ -85,10 +97,13 @@ class Player:
         def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
             self._check()
             seed = seeds.stateless(self._seed, purpose, number, t)
-            action, state = self._agent.act(obs, state, seed, training)
-            finite = bool(np.isfinite(action).all())
-            self._bad_actions.count(None if finite else f"the action at agent step {t}")
-            self.nonfinite_actions += not finite
-            return (action, state) if finite else (idle, None)
+            actions, state = self._agent.act(obs, state, seed, training)
+            finite = np.isfinite(actions).all(-1)
+            self._bad_actions.count(None if finite.all() else f"the action at agent step {t}")
+            self.nonfinite_actions += int((~finite).sum())
+            if not finite.all():
+                actions = np.where(finite[:, None], actions, idle)
+                state = self._agent.begin_anew(state, ~finite)
+            return actions, state
 
         return act

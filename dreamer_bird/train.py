@@ -1,7 +1,8 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,10 +30,10 @@ VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
 
 
-def train(config: Config, env: EnvWorker, eval_env: EnvWorker) -> None:
+def train(config: Config, envs: Sequence[EnvWorker], eval_env: EnvWorker) -> None:
     """Train until `config.steps`, from the last checkpoint in the logdir if there is one.
 
-    `env` is for training episodes, `eval_env` for evaluations.
+    `envs` are for training episodes, one in each at a time, and `eval_env` is for evaluations.
 
     Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
@@ -41,7 +42,7 @@ def train(config: Config, env: EnvWorker, eval_env: EnvWorker) -> None:
         check = stack.enter_context(stopping())
         eval_env.reset(0)  # fails before anything is created, if it does
         logdir = stack.enter_context(claim_logdir(config))
-        run = Run(config, logdir, env, eval_env, check)
+        run = Run(config, logdir, envs, eval_env, check)
         stack.callback(run.logger.close)
         try:
             while stage := run.next_stage():
@@ -64,7 +65,7 @@ class Run:
         self,
         config: Config,
         logdir: Path,
-        env: EnvWorker,
+        envs: Sequence[EnvWorker],
         eval_env: EnvWorker,
         check: Callable[[], None],
     ):
@@ -73,7 +74,8 @@ class Run:
         `check` is called between agent steps and between updates, and may raise Stopped.
         """
         self.config, self.logdir = config, logdir
-        self.env, self.eval_env, self.check = env, eval_env, check
+        self.envs, self.eval_env, self.check = envs, eval_env, check
+        self.spec = eval_env.spec
         self.step = self.episodes = self.updates = self.saved_step = 0
         self.prefilled: int | None = None  # step at which the episodes of random actions ended
         self.next_eval, self.next_save = 0, config.train.save_every
@@ -82,10 +84,10 @@ class Run:
         self.watch = Stopwatch()
         repeat, capacity = config.env.action_repeat, config.replay.capacity
         capacity = capacity and capacity // repeat
-        length, observations = config.replay.length, env.spec.observation
+        length, observations = config.replay.length, self.spec.observation
         self.replay = Replay(logdir / "episodes", capacity, length, observations)
         self.joins = may_terminate(config.task)  # sequences, from one episode into the next
-        self.agent = Agent(config, env.spec)
+        self.agent = Agent(config, self.spec)
         limits = config.worker.restarts, config.train.max_skipped
         self.player = Player(self.agent, config.seed, *limits, check)
         metrics_size = self._restore()
@@ -109,22 +111,34 @@ class Run:
         return None if finished else self.collect
 
     def collect(self) -> None:
-        """Interact with the environment for one episode and add it to the replay."""
-        config = self.config
+        """Play an episode in each training environment, and add them to the replay."""
+        numbers = range(self.episodes, self.episodes + self._due_episodes())
         if self.prefilled is None:
-            act = self.player.random(self.env.action_space, self.episodes)
+            act = self.player.random(self.envs[0].action_space, self.episodes)
         else:
             act = self._policy("act", training=True)
-        seed = seeds.integer(config.seed, "environment", self.episodes)
-        episode = self.player.play(self.env, act, seed, self.watch)
+        starts = [seeds.integer(self.config.seed, "environment", number) for number in numbers]
+        for episode in self.player.play(self.envs[: len(starts)], act, starts, self.watch):
+            self._add(episode)
+
+    def _due_episodes(self) -> int:
+        """Return how many to play at once, such that no more are played than one by one."""
+        config = self.config
+        if self.prefilled is None:
+            left = config.train.prefill - self.episodes
+        else:
+            left = math.ceil((config.steps - self.step) / config.env.time_limit)
+        return min(len(self.envs), max(left, 1))
+
+    def _add(self, episode: Arrays) -> None:
         length = len(episode["reward"]) - 1
         with self.watch("replay"):
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
-        self.step += length * config.env.action_repeat
-        long_enough = self.joins and self.replay.steps >= config.replay.length
-        long_enough |= self.replay.holds_a_sequence
-        if self.prefilled is None and self.episodes >= config.train.prefill and long_enough:
+        self.step += length * self.config.env.action_repeat
+        enough = self.joins and self.replay.steps >= self.config.replay.length
+        enough |= self.replay.holds_a_sequence
+        if self.prefilled is None and self.episodes >= self.config.train.prefill and enough:
             self.prefilled = self.step
         self._log_episode("train", episode)
 
@@ -153,7 +167,7 @@ class Run:
         with self.watch("evaluate"):
             seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
             act, films = self._policy("evaluate", training=False), self.eval_env.renders
-            episode = self.player.play(self.eval_env, act, seed, Stopwatch(), frames=films)
+            (episode,) = self.player.play([self.eval_env], act, [seed], Stopwatch(), frames=films)
             if films:
                 self.logger.video(self.step, "evaluation", episode["frame"], save=True)
             if self.replay.holds_a_sequence:  # what is predicted ends with the episode
@@ -179,7 +193,7 @@ class Run:
             header = {name: getattr(self, name) for name in _COUNTERS}
             header |= {"bad_updates": self.bad_updates.state, "player": self.player.state}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
-            header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.env.spec}
+            header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
             # An older checkpoint may name episodes that have left the replay since.
             self.replay.remove_files(but=checkpoint.named_episodes(folder))
@@ -222,7 +236,7 @@ class Run:
         return prefill * steps if header["episodes"] >= prefill else None
 
     def _policy(self, purpose: str, training: bool) -> Act:
-        idle = self.env.spec.idle_action()
+        idle = self.spec.idle_action()
         return self.player.policy(purpose, self.episodes, training, idle)
 
     def _history(self) -> Arrays:
@@ -236,7 +250,7 @@ class Run:
         return self.replay.sample(size, rng), seed
 
     def _evaluate_predictions(self) -> None:
-        if "image" in self.env.spec.observation:
+        if "image" in self.spec.observation:
             self.logger.video(self.step, "open_loop", self._open_loop_video())
         self._log_model_error()
 
@@ -280,7 +294,7 @@ class Run:
     def _introduce(self) -> None:
         variables = self.agent.named_variables().values()
         weights = sum(v.shape.num_elements() * v.dtype.size for v in variables)
-        spaces = self.env.observation_space.values()
+        spaces = self.eval_env.observation_space.values()
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         lines = introduction(self.config, self.logdir, frame, weights)
         for line in lines:

@@ -123,8 +123,8 @@ class NotingAgent:
 
     def act(self, obs, state, seed, training):
         state = -1 if state is None else state
-        self.calls.append((int(obs["image"][0, 0, 0]), state, tuple(seed), training))
-        return np.array([seed[0] / 2**31], np.float32), state + 1
+        self.calls.append((int(obs["image"][0, 0, 0, 0]), state, tuple(seed), training))
+        return np.array([[seed[0] / 2**31]], np.float32), state + 1
 
 
 class CountingEnv:
@@ -132,13 +132,17 @@ class CountingEnv:
 
     spec = Spec({"image": (2, 2, 3)}, actions=1)
 
-    def reset(self, seed):
+    def reset_async(self, seed):
         self.seed, self.t = seed, 0
-        return {"image": np.full((2, 2, 3), 0, np.uint8)}
 
-    def step(self, action):
-        self.t += 1
-        return {"image": np.full((2, 2, 3), self.t, np.uint8)}, float(action[0]), False, self.t == 3
+    def reset_wait(self):
+        return {"image": np.full((2, 2, 3), self.t, np.uint8)}
+
+    def step_async(self, action):
+        self.t, self.action = self.t + 1, action
+
+    def step_wait(self):
+        return self.reset_wait(), float(self.action[0]), False, self.t == 3
 
 
 def test_play_acts_without_exploration_on_states_and_seeds_of_its_own():

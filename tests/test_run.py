@@ -53,17 +53,19 @@ def make_run(tmp_path):
     def make(check=lambda: None, folder="run", **flags):
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
         settings |= {"env.time_limit": 2 * STEPS, **flags}
-        workers = [EnvWorker(name, partial(Noise, tmp_path / "fail")) for name in ("a", "b")]
+        config = load(settings, ["debug"])
+        noise = partial(Noise, tmp_path / "fail")
+        *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
         (tmp_path / folder).mkdir(exist_ok=True)
-        run = Run(load(settings, ["debug"]), tmp_path / folder, *workers, check)
+        run = Run(config, tmp_path / folder, envs, eval_env, check)
         made.append(run)
         return run
 
     yield make
     for run in made:
         run.logger.close()
-        run.env.close()
-        run.eval_env.close()
+        for env in (*run.envs, run.eval_env):
+            env.close()
 
 
 def nan_actions(run, at):
@@ -123,6 +125,36 @@ def test_random_episodes_go_on_until_one_is_as_long_as_a_sequence(make_run):
     run = make_run(folder="other", **{"replay.length": STEPS + 1, "env.time_limit": 100})
     run.collect()
     assert run.prefilled == run.step and run.next_stage() == run.update
+
+
+def finished(run):
+    while stage := run.next_stage():
+        stage()
+    return run
+
+
+def test_several_environments_keep_the_schedule(make_run):
+    """As many episodes and updates as with one, whatever the number divides."""
+    one, three = (
+        finished(make_run(folder=str(envs), envs=envs, steps=8 * 2 * STEPS, **{"train.prefill": 2}))
+        for envs in (1, 3)
+    )
+    for run in (one, three):
+        assert (run.episodes, run.step, run.prefilled) == (8, 8 * 2 * STEPS, 2 * 2 * STEPS)
+        assert run.updates == (8 - 2 + 1) * 2
+        assert len(set(run.replay.names)) == 8
+    images = [[e["image"][0] for _, e in run.replay._episodes] for run in (one, three)]
+    np.testing.assert_array_equal(*images)  # the same episodes of the environment
+
+
+def test_several_environments_are_deterministic_and_each_has_noise_of_its_own(make_run):
+    flags = {"envs": 2, "steps": 4 * 2 * STEPS, "train.prefill": 2, "actor.init_std": 0.5}
+    one, two = (finished(make_run(folder=name, **flags)) for name in ("a", "b"))
+    actions = [[e["action"][1:] for _, e in run.replay._episodes] for run in (one, two)]
+    np.testing.assert_array_equal(*actions)
+    assert not np.array_equal(actions[0][2], actions[0][3])
+    weights = (run.agent.named_variables()["actor/hout/kernel"].numpy() for run in (one, two))
+    np.testing.assert_array_equal(*weights)
 
 
 def test_episodes_shorter_than_a_sequence_are_learned_from_where_they_can_end_early(make_run):
@@ -210,7 +242,7 @@ def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
     run = make_run(**{"worker.restarts": 1})
     run.collect()
     (tmp_path / "fail").touch()
-    with pytest.warns(UserWarning, match="'a'.*failed.*begins again in a new worker"):
+    with pytest.warns(UserWarning, match="'0'.*failed: ValueError: joint.*begins again"):
         run.collect()
     assert run.episodes == 2
     again = make_run(**{"worker.restarts": 0})

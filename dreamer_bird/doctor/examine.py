@@ -24,8 +24,6 @@ from dreamer_bird.envs.rendering import INSTALL_COMMAND
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.logdir import check_logdir
 
-WORKERS = 2  # one to train, one to evaluate
-
 
 def main(arguments: list[str]) -> int:
     """Print a line for each part examined; return 1 if training would fail."""
@@ -111,7 +109,7 @@ def _rendering(case: Case) -> Finding:
 
 def _memory(case: Case) -> Finding:
     needed = needs.replay_bytes(case.config, case.frame_bytes)
-    needed += case.learner_bytes + WORKERS * case.worker_bytes
+    needed += case.learner_bytes + (case.config.envs + 1) * case.worker_bytes
     return findings.of_memory(needed, *machine.free_memory())
 
 

@@ -74,8 +74,16 @@ class EnvWorker:
 
     def reset(self, seed: int) -> Observation:
         """Start an episode that is a function of the seed and return its first observation."""
-        self._send("reset", seed)
-        return self._receive()
+        self.reset_async(seed)
+        return self.reset_wait()
+
+    def reset_async(self, seed: int) -> None:
+        """Begin what `reset_wait` will finish; work done in between overlaps it."""
+        self._begin("reset", seed)
+
+    def reset_wait(self) -> Observation:
+        """Return what `reset` returns, for the one that `reset_async` began."""
+        return self._finish("reset")
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool]:
         """Take one agent step; return the observation, reward, terminated and truncated."""
@@ -83,17 +91,13 @@ class EnvWorker:
         return self.step_wait()
 
     def step_async(self, action: np.ndarray) -> None:
-        """Begin an agent step that `step_wait` will finish; work done in between overlaps it."""
+        """Begin what `step_wait` will finish; work done in between overlaps it."""
         # A TensorFlow tensor would make the worker import TensorFlow.
-        self._send("step", np.asarray(action))
-        self._stepping = True
+        self._begin("step", np.asarray(action))
 
     def step_wait(self) -> tuple[Observation, float, bool, bool]:
-        """Return what `step` returns, for the step that `step_async` began."""
-        if not self._stepping:
-            raise RuntimeError(f"{self._title}: step_wait was called without step_async")
-        self._stepping = False
-        return self._receive()
+        """Return what `step` returns, for the one that `step_async` began."""
+        return self._finish("step")
 
     def render(self) -> np.ndarray:
         """Return an image of the present state, uint8 `[H, W, 3]`; see `renders`."""
@@ -115,7 +119,7 @@ class EnvWorker:
 
     def _start(self) -> None:
         self._spaces: tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box] | None = None
-        self._stepping = False
+        self._begun: str | None = None
         # `fork` would copy the learner with TensorFlow and its threads into the worker.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -130,10 +134,20 @@ class EnvWorker:
             self._spaces = self._receive()
         return self._spaces
 
+    def _begin(self, method: str, argument: Any) -> None:
+        self._send(method, argument)
+        self._begun = method
+
+    def _finish(self, method: str) -> Any:
+        if self._begun != method:
+            raise RuntimeError(f"{self._title}: {method}_wait was called without {method}_async")
+        self._begun = None
+        return self._receive()
+
     def _send(self, method: str, argument: Any) -> None:
         self._ready()
-        if self._stepping:
-            raise RuntimeError(f"{self._title}: {method} was called before step_wait")
+        if self._begun:
+            raise RuntimeError(f"{self._title}: {method} was called before {self._begun}_wait")
         if self._connection.closed:
             raise WorkerError(f"{self._title} is closed")
         # A worker that has died may still have left a message, which `_receive` finds.
