@@ -100,7 +100,6 @@ COMMANDS = {
     "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
     "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
     "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),
-    "sweep": Command("train tasks x variants x seeds side by side", _main_of("sweep.command")),
 }
 
 

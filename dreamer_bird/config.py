@@ -265,6 +265,13 @@ def _check_together(values: Mapping) -> None:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
     if capacity is not None and capacity < limit:
         raise ConfigError(f"--replay.capacity {capacity}: an episode has {limit} environment steps")
+    # What is left when the oldest episode goes must still make a sequence.
+    least = limit + length * repeat
+    if may_terminate(values["task"]) and capacity is not None and capacity < least:
+        raise ConfigError(
+            f"--replay.capacity {capacity}: must be at least {least} environment steps, an episode "
+            "and a sequence"
+        )
 
 
 def _read_yaml(path: Path) -> Mapping:

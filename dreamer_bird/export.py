@@ -1,6 +1,7 @@
 """The command `export`: a TensorFlow SavedModel that acts without this package."""
 
-import shutil
+import os
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,20 +27,20 @@ def main(arguments: list[str]) -> int:
     """Write the policy of a run as a SavedModel, and check that it acts the same; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
+    parent = flags.out.absolute().parent
     if flags.out.exists():
         raise ConfigError(f"--out {flags.out}: exists already")
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
     agent = build_agent(snapshot)
     # Whole or not at all, as everything that is written.
-    partial = flags.out.with_name(flags.out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save(agent, snapshot, partial)
-        difference = compare(agent, snapshot, partial)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+        made = Path(folder, "model")
+        save(agent, snapshot, made)
+        difference = compare(agent, snapshot, made)
         if difference > TOLERANCE:
             raise RunError(f"{flags.out}: not written, its actions differ by {difference:.2g}")
-        partial.rename(flags.out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        made.rename(flags.out)
     print(f"{flags.out}: actions differ by at most {difference:.1g} over {CHECKED_STEPS} steps")
     return 0
 

@@ -40,7 +40,7 @@ class Policy:
             the observations of the episode and the seed alone.
 
         Raises:
-            ConfigError: an observation is missing, foreign, or of another shape or dtype.
+            ConfigError: an observation is missing, foreign, not finite, of another shape or dtype.
         """
         latent, step = state or (None, 0)
         if not isinstance(obs, dict):
@@ -53,7 +53,8 @@ class Policy:
     def start_env(self) -> EnvWorker:
         """Start a worker with the environment that the agent was trained in.
 
-        It has `reset(seed)` and `step(action)`, and is a context manager.
+        It has `reset(seed)` and `step(action)`, and is a context manager. The process imports the
+        script that calls this again, which needs its `if __name__ == "__main__":` for that.
         """
         return start_worker(self.config, "policy")
 
@@ -84,4 +85,8 @@ def _checked(key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         raise ConfigError(
             f"observation {key} is {value.dtype} {value.shape}: must be {dtype} {shape}"
         )
-    return value.astype(dtype)
+    with np.errstate(over="ignore"):
+        value = value.astype(dtype)
+    if not np.isfinite(value).all():
+        raise ConfigError(f"observation {key} holds numbers that are not finite in {dtype}")
+    return value

@@ -341,6 +341,13 @@ def test_a_failed_save_keeps_the_old_file(tmp_path):
     assert Config.read(path) == {"steps": 3}
 
 
+def test_a_replay_of_short_episodes_has_room_for_a_sequence_too():
+    flags = {"task": "gym_CartPole-v1", "env.time_limit": 500, "replay.capacity": 549}
+    with pytest.raises(ConfigError, match="must be at least 550 environment steps"):
+        load(flags)
+    load(flags | {"replay.capacity": 550})
+
+
 def test_differences_name_what_forbids_a_resume():
     saved = load({"model.deter": 200, "variant": "dreamer"})
     new = load({"model.deter": 128, "variant": "dreamer", "replay.capacity": "null"})

@@ -53,7 +53,7 @@ def play(policy, observations, explore=False):
 def test_it_acts_as_the_agent_of_the_run(policy, logdir):
     agent, obs = build_agent(read_snapshot(logdir)), states(1)[0]
     action, state = policy({"state": obs})
-    latent, _ = agent.act({"state": obs}, None, np.zeros(2, np.int32), False)[1]
+    latent, _ = agent.act({"state": obs[None]}, None, np.zeros(2, np.int32), False)[1]
     np.testing.assert_array_equal(state[0][0]["mean"], latent["mean"])
     assert action.shape == (1,) and action.dtype == np.float32 and np.abs(action) <= 1
 
@@ -76,6 +76,7 @@ def test_an_array_alone_is_the_only_observation(policy):
     [
         ({"image": np.zeros((64, 64, 3), np.uint8)}, "observations image: must be state"),
         (np.zeros(4, np.float32), r"observation state is float32 \(4,\): must be float32 \(5,\)"),
+        (np.full(5, 1e39), "observation state holds numbers that are not finite in float32"),
         (np.zeros(5, complex), r"observation state is complex128 \(5,\): must be float32 \(5,\)"),
     ],
 )
@@ -114,6 +115,8 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "action.npy"), expected, atol=1e-5)
+    nowhere = command("export", "--logdir", logdir, "--out", tmp_path / "missing" / "model")
+    assert nowhere.returncode == 2 and nowhere.stderr.count("\n") == 1
     again = command("export", "--logdir", logdir, "--out", tmp_path / "model")
     assert again.returncode == 2
     assert again.stderr.splitlines() == [f"run.py: --out {tmp_path}/model: exists already"]

@@ -31,6 +31,8 @@ class Adapter(gymnasium.Env):
         """Take an environment whose answers are `Checked`."""
         self._env, self._action_repeat, self._size = env, action_repeat, size
         self.action_space, self._raw_action = _adapt_actions(task, env.action_space)
+        if not self.action_space.shape[0]:
+            raise ConfigError(f"{task}: its actions {env.action_space} have no elements")
         self._wanted = OBSERVATIONS[obs]
         fields = dict(_fields(env.observation_space))
         images = {path: space for path, space in fields.items() if _is_image(space)}
@@ -46,6 +48,8 @@ class Adapter(gymnasium.Env):
             spaces["image"] = Box(0, 255, (size, size, 3), np.uint8)
         if "state" in self._wanted:
             length = sum(map(flatdim, self._vectors.values()))
+            if not length:
+                raise ConfigError(f"{task}: --obs {obs}: what it observes has no elements")
             spaces["state"] = Box(-np.inf, np.inf, (length,), np.float32)
         self.observation_space = Dict(spaces)
 

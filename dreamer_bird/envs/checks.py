@@ -134,7 +134,7 @@ def _array_flaw(box: Box, value: Any, title: str) -> str:
         return f"{title} is {value.dtype} {value.shape} instead of {box.dtype} {box.shape}"
     outside = (value < box.low) | (value > box.high)
     if np.issubdtype(value.dtype, np.floating):
-        unfit = ~(np.abs(value) <= _MOST)  # true for NaN as well
+        unfit = ~(np.abs(value.astype(np.float64)) <= _MOST)  # true for NaN as well
         if unfit.any():
             return f"{title}{_first(unfit)} is {value[unfit][0]!s}, not a finite float32"
         inside = value.clip(box.low, box.high)
