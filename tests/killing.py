@@ -57,7 +57,7 @@ class Victim:
         workers = [
             pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
-        return int(workers[("train", "evaluate").index(name)])
+        return int(workers[("train 1", "evaluate").index(name)])
 
     def finish(self) -> str:
         """Wait for the run to end well; return what went to stderr."""
@@ -67,7 +67,7 @@ class Victim:
 
     def stop(self, number: signal.Signals) -> tuple[int, float, str]:
         """Send a signal; return exit status, seconds until the end, and what went to stderr."""
-        children = [self.worker("train"), self.worker("evaluate")]
+        children = [self.worker("train 1"), self.worker("evaluate")]
         start = time.monotonic()
         self.process.send_signal(number)
         _, error = self.process.communicate(timeout=60)

@@ -57,9 +57,9 @@ def test_a_run_stopped_at_random_moments_ends_as_one_never_stopped(whole, tmp_pa
 def test_a_killed_worker_is_named_and_replaced_and_the_run_is_the_same(whole, tmp_path):
     victim = Victim(tmp_path / "run", *FLAGS)
     assert victim.wait_for("collect", 2)
-    os.kill(victim.worker("train"), signal.SIGKILL)
+    os.kill(victim.worker("train 1"), signal.SIGKILL)
     error = victim.finish()
-    assert "warning: environment worker 'train' (pid " in error
+    assert "warning: environment worker 'train 1' (pid " in error
     assert "died: signal SIGKILL; its episode begins again in a new worker" in error
     assert_same(tmp_path / "run", whole)
 
