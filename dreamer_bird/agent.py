@@ -18,6 +18,7 @@ from dreamer_bird.networks import (
 from dreamer_bird.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.optimizer import Optimizer
 from dreamer_bird.preprocessing import preprocess
+from dreamer_bird.replicas import batch_mean, from_chief, own_part, whole_batch
 from dreamer_bird.rssm import RSSM, State
 from dreamer_bird.storage import Arrays
 from dreamer_bird.world_model import Batch, WorldModel
@@ -32,8 +33,12 @@ class Agent(tf.Module):
     """World model, actor and value, and how they learn."""
 
     def __init__(self, config: Config, spec: Spec):
-        """Build all networks, with weights that depend on `config.seed` alone."""
+        """Build all networks, with weights that depend on `config.seed` alone.
+
+        Inside the scope of a strategy of `tf.distribute` its replicas share every update.
+        """
         super().__init__("agent")
+        self._strategy = tf.distribute.get_strategy()
         self._config = config
         self._spec = spec
         tf.random.set_seed(seeds.integer(config.seed, "weights"))
@@ -125,8 +130,18 @@ class Agent(tf.Module):
                 observation at `t`, and `reward[:, t]` came with it.
             seed: of all samples, `[2]`.
         """
+        metrics = self._strategy.run(self._replica_step, (batch, seed))
+        # All replicas have the same.
+        return {
+            key: self._strategy.experimental_local_results(value)[0]
+            for key, value in metrics.items()
+        }
+
+    def _replica_step(self, batch: Batch, seed: tf.Tensor) -> Metrics:
+        """Do what `train_step` does, as one of the replicas, each with its part of the batch."""
+        batch, seed = from_chief((batch, seed))
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
-        batch = preprocess(batch)
+        batch = preprocess(own_part(batch))
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self._model_loss(batch, model_seed)
         # Outside the model's tape: the behaviour does not train the model.
@@ -137,13 +152,12 @@ class Agent(tf.Module):
             with tf.GradientTape() as value_tape:
                 actor_loss, value_loss, behaviour_metrics = self._behaviour_losses(*rollout)
 
+        losses = {"model": model_loss, "actor": actor_loss, "value": value_loss}
+        tapes = {"model": model_tape, "actor": actor_tape, "value": value_tape}
         # All gradients are taken before any update: each part sees the same weights of the others.
-        gradients = {
-            "model": (model_loss, self._gradients(model_tape, "model", model_loss)),
-            "actor": (actor_loss, self._gradients(actor_tape, "actor", actor_loss)),
-            "value": (value_loss, self._gradients(value_tape, "value", value_loss)),
-        }
-        return metrics | behaviour_metrics | self._update(gradients)
+        gradients = {part: self._gradients(tapes[part], part, losses[part]) for part in losses}
+        losses, gradients = batch_mean((losses, gradients))
+        return batch_mean(metrics | behaviour_metrics) | self._update(losses, gradients)
 
     @tf.function(autograph=False)
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
@@ -245,15 +259,16 @@ class Agent(tf.Module):
         actor_loss, value_loss = actor_value_losses(
             imagined, terms, section["lambda"], section.weight_value_loss
         )
+        weights = whole_batch(tf.reshape(terms.weight, [-1]))
         metrics = {
             "action_ent": tf.reduce_mean(entropies["tanh"][0]),
             "policy_entropy": tf.reduce_mean(imagined.entropy[0]),
             "imagined_reward": tf.reduce_mean(imagined.reward),
             "imagined_value": tf.reduce_mean(imagined.value),
-            "confidence_mean": tf.reduce_mean(terms.weight),
-            "confidence_std": tf.math.reduce_std(terms.weight),
-            "confidence_min": tf.reduce_min(terms.weight),
-            "confidence_max": tf.reduce_max(terms.weight),
+            "confidence_mean": tf.reduce_mean(weights),
+            "confidence_std": tf.math.reduce_std(weights),
+            "confidence_min": tf.reduce_min(weights),
+            "confidence_max": tf.reduce_max(weights),
         }
         return actor_loss, value_loss, metrics
 
@@ -261,10 +276,12 @@ class Agent(tf.Module):
         optimizer = self.optimizers[part]
         return tape.gradient(loss, optimizer.weights, optimizer.loss_scale)
 
-    def _update(self, gradients: dict[str, tuple[tf.Tensor, list[tf.Tensor]]]) -> Metrics:
+    def _update(
+        self, losses: dict[str, tf.Tensor], gradients: dict[str, list[tf.Tensor]]
+    ) -> Metrics:
         metrics, skipped = {}, []
-        for part, (loss, gradient) in gradients.items():
-            norm, updated = self.optimizers[part].apply(gradient, loss)
+        for part, loss in losses.items():
+            norm, updated = self.optimizers[part].apply(gradients[part], loss)
             metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
             skipped.append(tf.cast(~updated, tf.float32))
         return metrics | {"skipped_updates": tf.reduce_max(skipped)}

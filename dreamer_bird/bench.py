@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from dreamer_bird.flops import flops_per_step
 from dreamer_bird.startup import quietly
 from dreamer_bird.workers import start_worker
 
-EPISODES = 10  # of the whole run, after its prefill
+BLOCKS = 10  # of updates, in a whole run
 FRAMES = 100  # rendered alone
 STATE = 6  # dimensions of the random batch's state
 PRODUCT = 2048  # rows and columns of the matrices multiplied
@@ -105,12 +106,38 @@ def measure_env(config: Config, steps: int) -> dict[str, float]:
 
 
 def measure_run(config: Config, steps: int) -> dict[str, float]:
-    """Time a whole run in a process of its own, from the end of its second block of updates on."""
-    block = config.env.time_limit
-    length = block * (config.train.prefill + 1 + EPISODES)
-    flags = config.flatten() | {"steps": length, "train.save_every": block}
+    """Time a whole run in a process of its own, from the end of its second block of updates on.
+
+    Its episodes are cut to the steps between blocks, or else to a sequence, so that a game that
+    lasts for a hundred thousand frames is no reason to wait.
+    """
+    every, repeat = config.train.every, config.env.action_repeat
+    limit = min(config.env.time_limit, max(every, config.replay.length * repeat))
+    flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
+    flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS
+    _, start, *blocks = _run(flags)
+    env_steps = blocks[-1]["step"] - start["step"]
+    parts = Counter()
+    for block in blocks:
+        parts.update({key: block[key] for key in block if key.startswith("seconds/")})
+    # Blocks that come due together are one after the other: no step and so no fps lies between.
+    wall = sum(parts.values())
+    train, render = parts["seconds/train"], parts["seconds/render"]
+    return {
+        "env_steps_per_s": env_steps / wall,
+        "act_ms": 1000 * parts["seconds/act"] * repeat / env_steps,
+        "replay_ms": 1000 * parts["seconds/replay"] / (len(blocks) * config.train.updates),
+        "share_train": train / wall,
+        "share_render": render / wall,
+        "share_other": 1 - (train + render) / wall,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+
+
+def _run(flags: dict[str, object]) -> list[dict[str, float]]:
+    """Return the logged lines of the update blocks of a run that leaves nothing behind."""
     with tempfile.TemporaryDirectory() as folder:
-        flags["logdir"] = f"{folder}/run"
+        flags = flags | {"logdir": f"{folder}/run"}
         words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
         code = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -123,23 +150,7 @@ def measure_run(config: Config, steps: int) -> dict[str, float]:
         if done.returncode:
             raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
         lines = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
-        blocks = [line for line in lines if "fps" in line][2:]
-    agent_steps = len(blocks) * block / config.env.action_repeat
-    wall = sum(block / line["fps"] for line in blocks)
-    parts = {
-        part: sum(line.get(f"seconds/{part}", 0) for line in blocks)
-        for part in ("train", "render", "act", "replay", "log", "evaluate")
-    }
-    updates = len(blocks) * config.train.updates
-    return {
-        "env_steps_per_s": len(blocks) * block / wall,
-        "act_ms": 1000 * parts["act"] / agent_steps,
-        "replay_ms": 1000 * parts["replay"] / updates,
-        "share_train": parts["train"] / wall,
-        "share_render": parts["render"] / wall,
-        "share_other": 1 - (parts["train"] + parts["render"]) / wall,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
-    }
+        return [line for line in lines if "fps" in line]
 
 
 _PARTS: dict[str, Callable[[Config, int], dict[str, float]]] = {

@@ -18,6 +18,7 @@ from dreamer_bird.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import GAMES, TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
+from dreamer_bird.hosts import check_split, read_hosts
 from dreamer_bird.logdir import check_logdir
 from dreamer_bird.startup import quietly
 
@@ -69,17 +70,20 @@ def _train(arguments: list[str]) -> int:
     if not {"-h", "--help"}.isdisjoint(arguments):
         print("\n".join(_help()))
         return 0
-    config = load(*parse_flags(arguments))
-    check_logdir(config)
+    config, hosts = load(*parse_flags(arguments)), read_hosts(os.environ)
+    check_split(config, hosts)
+    playing = config.envs if hosts.is_chief else 0
+    if hosts.is_chief:
+        check_logdir(config)
     from dreamer_bird.workers import start_worker
 
     with ExitStack() as stack:
         # They start while TensorFlow is imported.
-        names = *(f"train {number}" for number in range(1, config.envs + 1)), "evaluate"
+        names = *(f"train {number}" for number in range(1, playing + 1)), "evaluate"
         *envs, eval_env = (stack.enter_context(start_worker(config, name)) for name in names)
         with quietly():
             from dreamer_bird.train import train
-        train(config, envs, eval_env)
+        train(config, hosts, envs, eval_env)
     return 0
 
 

@@ -85,7 +85,7 @@ _RULES = {
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
-    Rule(int, low=1, high=1000): "envs",
+    Rule(int, low=1, high=1000): "envs devices",
     Rule(int, low=1, high=100): """model.state_layers model.reward_layers model.discount_layers
         actor.layers value.layers""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
@@ -113,13 +113,14 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
 ADDED = {
     **{"obs": "pixels", "env.size": 64, "model.state_layers": 3, "model.state_std": 0.03},
-    "envs": 1,
+    **{"envs": 1, "devices": 1},
 }
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
 RESUMABLE = {
     "steps",
     "logdir",
+    "devices",
     "precision",
     "train.eval_every",
     "train.save_every",

@@ -5,6 +5,8 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from dreamer_bird.replicas import own_draw
+
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -15,9 +17,13 @@ def split_seed(seed: tf.Tensor | None, count: int) -> tf.Tensor:
     return tf.random.split(seed, count)
 
 
-def normal_noise(shape: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-    """Return standard normal noise, a pure function of `seed` `[2]` unless that is None."""
-    return tf.random.stateless_normal(shape, split_seed(seed, 1)[0] if seed is None else seed)
+def normal_noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
+    """Return standard normal noise, a pure function of `seed` `[2]` unless that is None.
+
+    `axis` is that of the batch, of which a replica may have a part.
+    """
+    seed = split_seed(seed, 1)[0] if seed is None else seed
+    return own_draw(lambda shape: tf.random.stateless_normal(shape, seed), shape, axis)
 
 
 def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
@@ -87,7 +93,7 @@ class TanhNormal:
 
     def _raw(self, seed: tf.Tensor | None, samples: int) -> tf.Tensor:
         shape = tf.concat([[samples], tf.shape(self.loc)], 0)
-        return self.loc + self.std * normal_noise(shape, seed)
+        return self.loc + self.std * normal_noise(shape, seed, axis=1)
 
     def _log_prob(self, raw: tf.Tensor) -> tf.Tensor:
         normalised = tf.square((raw - self.loc) / self.std)
@@ -109,8 +115,12 @@ class OneHot:
 
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return a one-hot sample `[..., A]` whose gradient is that of the probabilities."""
-        shape = tf.shape(self._log_probs)
-        uniform = tf.random.stateless_uniform(shape, split_seed(seed, 1)[0], minval=1e-20)
+        seed = split_seed(seed, 1)[0]
+        uniform = own_draw(
+            lambda shape: tf.random.stateless_uniform(shape, seed, minval=1e-20),
+            tf.shape(self._log_probs),
+            axis=0,
+        )
         gumbel = -tf.math.log(-tf.math.log(uniform))
         return self._straight_through(self._log_probs + gumbel)
 

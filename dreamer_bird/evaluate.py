@@ -121,24 +121,24 @@ def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = 
 
 
 def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file that cannot be written or is of another kind; make the folder it goes into.
-
-    Raises ConfigError.
-    """
+    """Raise ConfigError for a file of another kind or where none can be written; make nothing."""
     if path.suffix not in suffixes:
         raise ConfigError(f"{flag} {path}: must end in {' or '.join(suffixes)}")
     if path.is_dir():
         raise ConfigError(f"{flag} {path}: is a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{flag} {path}: {error.strerror}") from None
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {path}: no permission to write in {path.parent}")
+    # Folders that are missing are made when there is something to write.
+    folder = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    if not folder.is_dir():
+        raise ConfigError(f"{flag} {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path}: no permission to write in {folder}")
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames `[T, H, W, 3]`, uint8, as an mp4 (enlarged if small) or a GIF, atomically."""
+    """Write frames `[T, H, W, 3]`, uint8, as an mp4 (enlarged if small) or a GIF, atomically.
+
+    Folders on the way are made where needed.
+    """
     import imageio.v3 as imageio
 
     if path.suffix == ".gif":
@@ -146,6 +146,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     else:
         enlarge = ["-vf", f"scale={MP4_SIZE}:{MP4_SIZE}:flags=neighbor"]
         options = {"fps": fps, "output_params": enlarge}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(imageio.imwrite("<bytes>", frames, extension=path.suffix, **options))
 

@@ -4,6 +4,8 @@ Its `variables.pkl` holds, without names: the step, the weights of each network 
 `layout`, and among them scalars, the running means of its metrics.
 """
 
+import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -33,6 +35,7 @@ SIZES = {
     "actor_layers": ("actor.layers",),
     "value_layers": ("value.layers",),
 }
+EXAMPLE = "depth=32,units=400"
 SIDE = 64  # pixels, of the images that the public Dreamer sees
 MOST_STEPS = 10**10 - 1  # that a checkpoint's name has digits for
 
@@ -41,7 +44,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 def main(arguments: list[str]) -> int:
     """Write a run with the weights of a file into a new logdir, and return 0."""
-    flags, config = _parse(arguments)
+    flags, settings, presets = _parse(arguments)
+    config = load(settings, presets)
+    if (config.obs, config.env.size) != ("pixels", SIDE):
+        raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
     _check_new(Path(config.logdir))
     check_logdir(config)
     arrays = read_arrays(flags.file)
@@ -54,7 +60,11 @@ def main(arguments: list[str]) -> int:
     write_run(config, spec, step, weights)
     count = sum(values.size for values in weights.values())
     print(f"{config.logdir}: {count:,} weights, of environment step {step:,}")
-    print("the file holds neither episodes nor Adam's moments: training goes on without them")
+    print("the file holds neither episodes nor Adam's moments; to go on training without them:")
+    if config.steps <= step:  # as many again, or it would end at once
+        settings["steps"] = step + config.steps
+    words = [f"--{key}={value}" for key, value in settings.items()]
+    print(shlex.join([sys.executable, sys.argv[0], "--configs", *presets, *words]))
     return 0
 
 
@@ -63,8 +73,11 @@ def parse_sizes(text: str) -> dict[str, object]:
     sizes = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
+        if not name:
+            valid = f"write {EXAMPLE} with names of {', '.join(SIZES)}"
+            raise ConfigError(f"--sizes {text}: a part without a name; {valid}")
         if name not in SIZES:
-            raise ConfigError(f"--sizes {text}: unknown {name or 'name'}; {nearest(name, SIZES)}")
+            raise ConfigError(f"--sizes {text}: unknown {name}; {nearest(name, SIZES)}")
         try:
             sizes[name] = RULES[SIZES[name][0]].convert(value)
         except ValueError as error:
@@ -156,11 +169,12 @@ def write_run(config: Config, spec: Spec, step: int, weights: Arrays) -> None:
         checkpoint.save(logdir / "checkpoints", step, arrays, header, train.keep)
 
 
-def _parse(arguments: list[str]) -> tuple[Namespace, Config]:
+def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str]]:
+    """Return the flags of this command, and the settings and presets of the run."""
     parser = Parser("import", "Make a run of the weights that the public Dreamer saved.")
     add = parser.add_argument
     add("--from", type=Path, required=True, dest="file", help="its variables.pkl; not unpickled")
-    add("--sizes", default="", help=f"depth=16,...; of {', '.join(SIZES)}")
+    add("--sizes", default="", help=f"{EXAMPLE}, of {', '.join(SIZES)}")
     add("--task", required=True, help="that it was trained on")
     add("--logdir", required=True, help="new folder for the run")
     parser.epilog = (
@@ -171,10 +185,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, Config]:
     settings, presets = parse_flags(settings)
     sizes = parse_sizes(flags.sizes) if flags.sizes else {}
     named = {"task": flags.task, "logdir": flags.logdir}
-    config = load(SETTINGS | sizes | settings | named, [PRESET, *presets])
-    if (config.obs, config.env.size) != ("pixels", SIDE):
-        raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
-    return flags, config
+    return flags, SETTINGS | sizes | settings | named, [PRESET, *presets]
 
 
 def _check_new(logdir: Path) -> None:

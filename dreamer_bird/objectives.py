@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from dreamer_bird.replicas import batch_mean
 from dreamer_bird.returns import discount_weights, lambda_return
 
 
@@ -67,14 +68,13 @@ def confidence_weights(log_prob: tf.Tensor, clip: float) -> tf.Tensor:
 
     They weigh the gradient of Eq. 10 and are never differentiated themselves.
     """
-    confidence = tf.reduce_sum(log_prob, 0)
-    centred = confidence - tf.reduce_mean(confidence)
-    centred -= tf.reduce_mean(
-        centred
-    )  # again: the first mean rounds, and may do so by more than 1e-4
+    confidence = tf.stop_gradient(tf.reduce_sum(log_prob, 0))
+    centred = confidence - batch_mean(tf.reduce_mean(confidence))
+    # Again: the first mean rounds, and may do so by more than 1e-4.
+    centred -= batch_mean(tf.reduce_mean(centred))
     # A batch whose rollouts are all equally likely gets weight 1, not a division by zero.
-    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred)) + 1e-8)
-    return tf.stop_gradient(tf.clip_by_value(1 + centred * scale, 1 - clip, 1 + clip))
+    scale = tf.math.rsqrt(batch_mean(tf.reduce_mean(tf.square(centred))) + 1e-8)
+    return tf.clip_by_value(1 + centred * scale, 1 - clip, 1 + clip)
 
 
 def actor_value_losses(

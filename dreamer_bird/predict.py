@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     if "image" not in snapshots[0].spec.observation:
         raise ConfigError(f"--logdir {snapshots[0].logdir}: a run that does not observe images")
     first = snapshots[0].config
-    # The suite's episodes end at their time limit, so that this is known before one is played.
+    # What does not fit into the longest episode is refused before one is played.
     choose_window(flags, np.zeros(first.env.time_limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
     with start_worker(first, "predict") as env:
@@ -158,11 +158,12 @@ def write_figures(
 ) -> None:
     """Write some of the steps of a window side by side, and all of them as a GIF.
 
-    `truth` [T, 64, 64, 3], uint8, is the whole episode.
+    `truth` [T, H, W, 3], uint8, is the whole episode. Folders on the way are made where needed.
     """
     times = window.times
     stride = -(-len(times) // COLUMNS)
     columns = [t for t in times if (t - window.key) % stride == 0]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         draw(truth, foresights, window, columns).savefig(file, format=path.suffix[1:], dpi=300)
     frames = []

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird import checkpoint, seeds
-from dreamer_bird.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.driver import Act
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.hosts import Hosts
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
 from dreamer_bird.player import Player
@@ -24,32 +24,43 @@ from dreamer_bird.reporting import introduction, means
 from dreamer_bird.signals import Stopped, stopping
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
+from dreamer_bird.team import FINISHED, STOPPED, Team
 from dreamer_bird.watchdog import Streak, culprit
 
 VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
 
 
-def train(config: Config, envs: Sequence[EnvWorker], eval_env: EnvWorker) -> None:
+def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: EnvWorker) -> None:
     """Train until `config.steps`, from the last checkpoint in the logdir if there is one.
 
-    `envs` are for training episodes, one in each at a time, and `eval_env` is for evaluations.
+    `envs` are for training episodes, one in each at a time, and `eval_env` is for evaluations. A
+    host that is not the chief needs the latter alone, for its spec, and leaves nothing behind.
 
     Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
-    config = config.replace(precision=resolve_precision(config.precision))
     with ExitStack() as stack:
+        if hosts.count > 1:
+            print(f"host {hosts.number} of {hosts.count}, waiting for the others", flush=True)
+        team = Team(config.devices, hosts)
         check = stack.enter_context(stopping())
+        stack.enter_context(team.naming_the_lost())
+        config = config.replace(precision=resolve_precision(config.precision))
         eval_env.reset(0)  # fails before anything is created, if it does
+        if not hosts.is_chief:
+            team.follow(config, eval_env.spec, check)
+            return
         logdir = stack.enter_context(claim_logdir(config))
-        run = Run(config, logdir, envs, eval_env, check)
+        run = Run(config, logdir, team, envs, eval_env, check)
         stack.callback(run.logger.close)
         try:
             while stage := run.next_stage():
                 stage()
         except Stopped:
             run.write_checkpoint()
+            team.dismiss(STOPPED)
             raise
+        team.dismiss(FINISHED)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
 
@@ -65,6 +76,7 @@ class Run:
         self,
         config: Config,
         logdir: Path,
+        team: Team,
         envs: Sequence[EnvWorker],
         eval_env: EnvWorker,
         check: Callable[[], None],
@@ -73,7 +85,7 @@ class Run:
 
         `check` is called between agent steps and between updates, and may raise Stopped.
         """
-        self.config, self.logdir = config, logdir
+        self.config, self.logdir, self.team = config, logdir, team
         self.envs, self.eval_env, self.check = envs, eval_env, check
         self.spec = eval_env.spec
         self.step = self.episodes = self.updates = self.saved_step = 0
@@ -87,10 +99,11 @@ class Run:
         length, observations = config.replay.length, self.spec.observation
         self.replay = Replay(logdir / "episodes", capacity, length, observations)
         self.joins = may_terminate(config.task)  # sequences, from one episode into the next
-        self.agent = Agent(config, self.spec)
+        self.agent = team.build_agent(config, self.spec)
         limits = config.worker.restarts, config.train.max_skipped
         self.player = Player(self.agent, config.seed, *limits, check)
         metrics_size = self._restore()
+        team.share_weights(self.agent)
         self.logger = Logger(logdir, config.steps, self.step, metrics_size)
         self.last_log = self.step, time.monotonic()
         self._introduce()
@@ -151,6 +164,7 @@ class Run:
                 draw = self.replay.sample_joined if self.joins else self.replay.sample
                 batch = draw(self.config.replay.batch, rng)
             with self.watch("train"):
+                self.team.announce_update()
                 seed = seeds.stateless(self.config.seed, "train", self.updates)
                 self.history.append(self.agent.train_step(batch, seed))
             self.updates += 1

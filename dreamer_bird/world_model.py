@@ -7,6 +7,7 @@ from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.distributions import OneHot, TanhNormal, split_seed
 from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+from dreamer_bird.replicas import batch_mean
 from dreamer_bird.rssm import RSSM, State
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
@@ -59,7 +60,8 @@ class WorldModel(tf.Module):
         feat = self.rssm.get_feat(post)
         post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
         kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
-        div = tf.maximum(kl, free_nats)
+        # Below the free nats, of which the whole batch decides, it is a constant.
+        div = tf.where(batch_mean(tf.stop_gradient(kl)) > free_nats, kl, free_nats)
         losses = {
             f"{key}_loss": -tf.reduce_mean(head(feat).log_prob(batch[key]))
             for key, head in {**self.decoders, "reward": self.reward}.items()

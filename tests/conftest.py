@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from command_line import command
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
 
 from dreamer_bird import seeds
@@ -54,6 +55,17 @@ def agent(shared_agent):
     yield shared_agent
     for name, variable in variables.items():
         variable.assign(first[name])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The logdir of a finished run from state, of six episodes and five updates."""
+    logdir = tmp_path_factory.mktemp("tiny") / "run"
+    flags = ["--task", "dmc_cartpole_balance", "--obs", "state", "--steps", "60"]
+    flags += ["--env.time_limit", "20", "--train.prefill", "2", "--train.updates", "1"]
+    done = command("--configs", "debug", *flags, "--actor.init_std", "0.5", "--logdir", logdir)
+    assert done.returncode == 0, done.stderr
+    return logdir
 
 
 @pytest.fixture

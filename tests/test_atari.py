@@ -70,7 +70,31 @@ def test_a_life_lost_is_not_the_end_and_the_last_one_is():
     assert lives == {5, 4, 3, 2, 1, 0}
 
 
-def test_a_repeat_of_one_pools_nothing_and_an_early_end_pools_what_there_is():
+def steps_of_a_game(game, seed):
+    """Yield the steps of the emulator until the game is over, with one action all the time."""
+    env, _ = emulator(game, seed, noops_of(seed))
+    ended = False
+    while not ended:
+        step = env.step(1)
+        ended = step[2]
+        yield step
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_game_that_ends_within_an_agent_step_pools_the_frames_there_are(last):
+    steps = list(steps_of_a_game("assault", 0))
+    images, rewards = zip(*(step[:2] for step in steps), strict=True)
+    env = Atari("assault", action_repeat=len(steps) - last)
+    env.reset(seed=0)
+    assert env.step(1)[1:4] == (sum(rewards[:-last]), False, False)
+    image, reward, terminated, truncated, _ = env.step(1)
+    pooled = [np.max(images[-count:], axis=0) for count in (1, 2, 3)]
+    np.testing.assert_array_equal(image, pooled[last - 1])
+    assert np.any(pooled[0] != pooled[1]) and np.any(pooled[1] != pooled[2])
+    assert (reward, terminated, truncated) == (sum(rewards[-last:]), True, False)
+
+
+def test_a_repeat_of_one_pools_nothing():
     ours = Atari("pong", action_repeat=1)
     theirs, _ = emulator("pong", 4, noops_of(4))
     ours.reset(seed=4)

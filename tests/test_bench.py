@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dreamer_bird import bench as measures
+from dreamer_bird.config import load
+
 RUN = Path(__file__).parents[1] / "run.py"
 
 
@@ -16,7 +19,9 @@ def bench(*flags, cwd):
 
 
 def test_everything_as_json(tmp_path):
-    result = bench("--json", "--steps", "2", "--precision", "float32", cwd=tmp_path)
+    # Of episodes that come two at a time, the blocks of updates do so too.
+    flags = ["--json", "--steps", "2", "--precision", "float32", "--envs", "2"]
+    result = bench(*flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures.pop("precision") == "float32"
@@ -40,6 +45,35 @@ def test_a_part_as_a_table(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "render_ms" in result.stdout and "step_s_median" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit", "steps"),
+    [
+        ({"task": "dmc_cup_catch"}, 1000, 6 * 1000 + 10 * 1000),
+        ({"env.time_limit": 90_000, "train.every": 1000}, 1000, 6 * 1000 + 10 * 1000),
+        ({"env.time_limit": 200, "train.every": 1000}, 200, 6 * 200 + 10 * 1000),
+        # An episode must hold a sequence of 50 agent steps.
+        ({"train.every": 10, "env.action_repeat": 4}, 200, 6 * 200 + 10 * 10),
+    ],
+)
+def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
+    monkeypatch, settings, limit, steps
+):
+    flags = {}
+    # Two blocks that came due after one episode: no step lies between them.
+    logged = [(1000, 5), (2000, 7), (3000, 4), (3000, 2), (5000, 4)]
+    lines = [
+        {"step": step, "fps": 0, "seconds/train": s, "seconds/render": s, "seconds/act": 2 * s}
+        for step, s in logged
+    ]
+    monkeypatch.setattr(measures, "_run", lambda given: flags.update(given) or lines)
+    figures = measures.measure_run(load({"task": "gym_CartPole-v1", "obs": "state"} | settings), 1)
+    assert (flags["env.time_limit"], flags["steps"]) == (limit, steps)
+    assert figures["env_steps_per_s"] == pytest.approx(3000 / 40)
+    repeat = flags["env.action_repeat"]
+    assert figures["act_ms"] == pytest.approx(1000 * 20 / (3000 / repeat))
+    assert figures["share_train"] == figures["share_render"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(

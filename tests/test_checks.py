@@ -160,6 +160,13 @@ def test_a_reset_that_takes_no_seed_is_refused():
         Checked("own:make", Old())
 
 
+@pytest.mark.parametrize("name", ["reset", "step", "render", "close"])
+def test_what_is_no_method_is_refused(name):
+    words = f"^own:make: {name} is None instead of a method$"
+    with pytest.raises(ConfigError, match=words):
+        Checked("own:make", type("Broken", (Arm,), {name: None})())
+
+
 def test_a_reset_need_not_take_options():
     class Plain(Arm):
         def reset(self, seed):
@@ -202,6 +209,7 @@ def test_rounding_at_the_bounds_is_forgiven():
         (np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
         (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
         (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\)"),
+        (np.zeros((0, 0, 3), np.uint8), r"uint8 \(0, 0, 3\)"),
     ],
 )
 def test_a_broken_image_is_refused(image, kind):

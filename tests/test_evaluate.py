@@ -249,7 +249,8 @@ def test_what_is_refused_is_refused_before_tensorflow_loads(run, tmp_path):
         (["--logdir", run, "--seed", -1], "--seed -1: must be a whole number of at least 0"),
         (["--logdir", run, "--episode", 1], "unknown flag --episode: did you mean --episodes?"),
         (["--logdir", run, "--video", "a.avi"], "--video a.avi: must end in .mp4 or .gif"),
-        (["--logdir", run, "--video", tmp_path / "file" / "a.gif"], "a.gif: "),
+        (["--logdir", run, "--video", tmp_path / "file" / "a.gif"], "file is not a folder"),
+        (["--logdir", run, "--video", tmp_path / "file" / "new" / "a.gif"], "file is not a folder"),
         (["--logdir", run, "--checkpoint", "nope"], "--checkpoint nope: no such file"),
     ]
     code = (
@@ -263,6 +264,18 @@ def test_what_is_refused_is_refused_before_tensorflow_loads(run, tmp_path):
     assert result.stdout == f"{[2] * len(cases)} False\n"
     for error, (_, message) in zip(result.stderr.splitlines(), cases, strict=True):
         assert message in error
+
+
+def test_a_folder_for_the_video_is_made_only_where_there_is_one(copied, tmp_path, capsys):
+    config = (copied / "config.yaml").read_text()
+    (copied / "config.yaml").write_text(config.replace(TASK, "missing_module:make"))
+    flags = ["--logdir", str(copied), "--video", str(tmp_path / "new" / "folder" / "out.gif")]
+    assert main(["evaluate", *flags]) == 2
+    edit(copied / "config.yaml", "missing_module:make", TASK)
+    edit(copied / "config.yaml", "deter: 16", "deter: 17")
+    assert main(["evaluate", *flags]) == 1
+    assert "the checkpoint is of other networks" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_video_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):

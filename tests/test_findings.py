@@ -87,9 +87,16 @@ def test_the_gpu_and_its_driver(gpus, hidden, cuda, text, advice, fatal):
     ],
 )
 def test_tensorflow_and_the_gpu_that_the_driver_shows(probe, gpu, missing, text, advice):
-    finding = findings.of_tensorflow(probe, gpu, missing, ("pip a", "pip b"))
+    finding = findings.of_tensorflow(probe, gpu, 1, missing, ("pip a", "pip b"))
     assert text in finding.text and advice in finding.advice
     assert bool(finding.advice) == finding.fatal == bool(advice)
+
+
+def test_more_devices_than_there_are():
+    finding = findings.of_tensorflow(Probe(ON_GPU, STEP, ""), RTX.name, 2, [], ("", ""))
+    assert "alone" in finding.text and finding.advice == "--devices 1" and finding.fatal
+    on_cpu = findings.of_tensorflow(Probe(SEEN, STEP, ""), "", 2, [], ("", ""))
+    assert not on_cpu.fatal  # parts of the processor will do
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,14 @@ def test_an_episode_is_a_function_of_its_seed():
     env, fresh = registered("CartPole-v1", obs="both"), registered("CartPole-v1", obs="both")
     env.reset(seed=1)
     env.step(np.float32([0, 1]))
-    first, again, other = fresh.reset(seed=2)[0], env.reset(seed=2)[0], env.reset(seed=3)[0]
-    for key in ("image", "state"):
-        np.testing.assert_array_equal(first[key], again[key])
-        assert np.any(first[key] != other[key])
+
+    def play(env, seed):
+        return [env.reset(seed=seed)[0], *(env.step(np.float32([0, 1]))[0] for _ in range(5))]
+
+    for first, again, other in zip(play(fresh, 2), play(env, 2), play(env, 3), strict=True):
+        for key in ("image", "state"):
+            np.testing.assert_array_equal(first[key], again[key])
+            assert np.any(first[key] != other[key])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ class Probe(gymnasium.Env):
     """Has the spaces it is given, observes what it is given, and keeps the actions."""
 
     def __init__(self, observation=None, value=None, action=None, mode=None):
-        self.observation_space = observation or Box(-1, 1, (1,))
+        self.observation_space = Box(-1, 1, (1,)) if observation is None else observation
         self.action_space = action or Box(-1, 1, (1,))
         self.value = np.zeros(1, np.float32) if value is None else value
         self.actions, self.renders, self.render_mode = [], 0, mode
@@ -320,6 +324,16 @@ def test_rendered_frames_are_resized():
             "--obs pixels: observes no image, and render_mode is human, not rgb_array: --obs state",
         ),
         (
+            Probe(Dict({}), {}, mode="rgb_array"),
+            "state",
+            "--obs state: observation_space Dict() is empty: valid are Box, Discrete, MultiBinary",
+        ),
+        (
+            Probe(Box(0, 255, (0, 5, 3), np.uint8)),
+            "pixels",
+            "--obs pixels: observation is uint8 (0, 5, 3): an image is (height, width, 1 or 3)",
+        ),
+        (
             Probe(Text(5)),
             "state",
             "--obs state: observation is a Text: valid are Box, Discrete, MultiBinary, MultiDiscr",
@@ -350,3 +364,9 @@ def test_what_cannot_be_observed_is_refused_with_what_can(probe, obs, words):
     with pytest.raises(ConfigError) as caught:
         adapt(probe, obs=obs)
     assert str(caught.value).startswith(f"t: {words}")
+
+
+def test_an_environment_that_shows_nothing_at_all_is_not_sent_to_its_state():
+    words = r"^t: --obs pixels: observes no image, and render_mode is None, not rgb_array$"
+    with pytest.raises(ConfigError, match=words):
+        adapt(Probe(Dict({}), {}), obs="pixels")

@@ -3,19 +3,23 @@
 import json
 import pickle
 import random
+import shlex
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from command_line import command
+from command_line import RUN, command
 from reference import conv, dense, elu, gru, transposed_conv
 from test_fuzz import damaged, quietly
 
 from dreamer_bird import checkpoint, importing
+from dreamer_bird.arguments import parse_flags
 from dreamer_bird.cli import main
-from dreamer_bird.config import load
+from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import build_agent, read_snapshot
@@ -78,6 +82,31 @@ def test_it_makes_a_run(imported):
     assert (config.actor.layers, config.model.reward_layers, config.replay.capacity) == (4, 2, None)
     count = sum(int(np.prod(shape)) for shape in SHAPES if shape)
     assert said.splitlines()[0] == f"{logdir}: {count:,} weights, of environment step 400"
+
+
+@pytest.fixture(scope="module")
+def training(imported):
+    """The words of the command that is printed last, after python and run.py."""
+    python, program, *words = shlex.split(imported[1].splitlines()[-1])
+    assert (python, program) == (sys.executable, str(RUN))
+    return words
+
+
+def test_the_command_to_go_on_with_is_that_of_the_run(imported, training):
+    config = load(*parse_flags(training))
+    assert config == Config.read(imported[0] / "config.yaml")
+    assert Path(config.logdir) == imported[0]
+
+
+def test_a_run_of_many_steps_goes_on_for_as_many_as_runs_have(tmp_path, capsys, monkeypatch):
+    file = write(tmp_path / "variables.pkl", variables(step=3_000_000))
+    monkeypatch.setattr(importing, "write_run", lambda *_: None)
+    logdir = tmp_path / "a folder"
+    flags = ["--from", file, "--sizes", SIZES, "--task", TASK, "--logdir", logdir]
+    assert main(["import", *map(str, flags)]) == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    config = load(*parse_flags(shlex.split(line)[2:]))
+    assert (config.steps, config.logdir) == (4_000_000, str(logdir))
 
 
 class Layers:
@@ -166,12 +195,9 @@ def test_evaluate_and_predict_accept_it(imported, tmp_path, capsys):
     assert imageio.imread(figure).std() > 0
 
 
-def test_training_goes_on_from_it(imported, tmp_path, capsys):
+def test_training_goes_on_from_it(imported, training, tmp_path, capsys):
     logdir = shutil.copytree(imported[0], tmp_path / "run")
-    flags = ["--configs", "dreamer_tf2", "--variant", "dreamer", "--task", TASK, *QUICK]
-    sizes = [word for key, value in parse_sizes(SIZES).items() for word in (f"--{key}", value)]
-    flags += [*sizes, "--precision", "float32", "--logdir", logdir, "--steps", STEP + 20]
-    assert main([*map(str, flags)]) == 0
+    assert main([*training, "--logdir", str(logdir), "--steps", str(STEP + 20)]) == 0
     assert "resumed at step 400" in capsys.readouterr().out
     episode, update = map(json.loads, (logdir / "metrics.jsonl").read_text().splitlines()[:2])
     assert (episode["step"], episode["train/length"], episode["episodes"]) == (420, 10, 21)
@@ -269,7 +295,9 @@ def test_what_cannot_be_used_is_refused_at_once(refused, tmp_path):
         (["--sizes", "depht=2"], "--sizes depht=2: unknown depht; did you mean depth?"),
         (["--sizes", "depth=0"], "--sizes depth=0: depth must be a whole number of at least 1"),
         (["--sizes", "depth"], "--sizes depth: depth must be a whole number of at least 1"),
-        (["--sizes", "depth=2,"], "--sizes depth=2,: unknown name; choose from depth, stoch,"),
+        (["--sizes", "depth=2,,units=9"], "--sizes depth=2,,units=9: a part without a name; wri"),
+        (["--sizes", "depth=2,"], "--sizes depth=2,: a part without a name; write depth=32,units="),
+        (["--sizes", "=2"], "units=400 with names of depth, stoch, deter, hidden, units, reward_l"),
         (["--size", "depth=2"], "unknown flag --size"),
         (["--logdir", used], f"--logdir {used}: is not empty; choose a new one"),
         (["--logdir", file], f"--logdir {file}: {file} is not a folder"),

@@ -16,6 +16,7 @@ SEE_CONFIG = {
     *("arguments.py", "bench.py", "flops.py"),
     *("evaluate.py", "logs.py", "library.py"),  # which read those of runs
     "importing.py",  # which makes one
+    *("hosts.py", "team.py"),  # among whom its work is divided
     *("needs.py", "examine.py", "trials.py"),  # which reckon and try what one needs
 }
 NO_TENSORFLOW = [
@@ -36,6 +37,7 @@ NO_TENSORFLOW = [
     "dreamer_bird.watchdog",
     "dreamer_bird.evaluate",
     "dreamer_bird.export",
+    "dreamer_bird.hosts",
     "dreamer_bird.importing",
     "dreamer_bird.library",
     "dreamer_bird.pickles",

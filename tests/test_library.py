@@ -9,33 +9,16 @@ import pytest
 from command_line import command
 
 import dreamer_bird
+from dreamer_bird import seeds
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import build_agent, read_snapshot
 
 PACKAGE = Path(dreamer_bird.__file__).parents[1]
-FLAGS = ["--configs", "debug", "--task", "dmc_cartpole_balance", "--obs", "state", "--steps", "60"]
-FLAGS += [
-    "--env.time_limit",
-    "20",
-    "--train.prefill",
-    "2",
-    "--train.updates",
-    "1",
-    "--actor.init_std",
-    "0.5",
-]
 
 
 @pytest.fixture(scope="module")
-def logdir(tmp_path_factory):
-    logdir = tmp_path_factory.mktemp("library") / "run"
-    assert command("train", *FLAGS, "--logdir", logdir).returncode == 0
-    return logdir
-
-
-@pytest.fixture(scope="module")
-def policy(logdir):
-    return dreamer_bird.load(logdir)
+def policy(tiny_run):
+    return dreamer_bird.load(tiny_run)
 
 
 def states(count):
@@ -50,19 +33,21 @@ def play(policy, observations, explore=False):
     return np.stack(actions)
 
 
-def test_it_acts_as_the_agent_of_the_run(policy, logdir):
-    agent, obs = build_agent(read_snapshot(logdir)), states(1)[0]
-    action, state = policy({"state": obs})
-    latent, _ = agent.act({"state": obs[None]}, None, np.zeros(2, np.int32), False)[1]
-    np.testing.assert_array_equal(state[0][0]["mean"], latent["mean"])
-    assert action.shape == (1,) and action.dtype == np.float32 and np.abs(action) <= 1
+def test_it_acts_as_the_agent_of_the_run(policy, tiny_run):
+    agent, latent, state = build_agent(read_snapshot(tiny_run)), None, None
+    for step, obs in enumerate(states(3)):
+        action, state = policy({"state": obs}, state)
+        noise = seeds.stateless(0, "policy", step)
+        expected, latent = agent.act({"state": obs[None]}, latent, noise, False)
+        np.testing.assert_array_equal(action, expected[0])
+        assert action.shape == (1,) and action.dtype == np.float32 and np.abs(action) <= 1
 
 
-def test_an_episode_follows_from_its_observations_and_the_seed(policy, logdir):
+def test_an_episode_follows_from_its_observations_and_the_seed(policy, tiny_run):
     actions = play(policy, states(5))
     np.testing.assert_array_equal(play(policy, states(5)), actions)
     assert len(np.unique(actions)) == 5
-    other = dreamer_bird.load(logdir, seed=1)
+    other = dreamer_bird.load(tiny_run, seed=1)
     assert not np.array_equal(play(other, states(5)), actions)
     assert not np.array_equal(play(policy, states(5), explore=True), actions)
 
@@ -95,11 +80,11 @@ def test_it_plays_in_the_environment_it_was_trained_in(policy):
     assert steps == 10
 
 
-def test_a_saved_model_acts_the_same_without_the_package(policy, logdir, tmp_path):
-    done = command("export", "--logdir", logdir, "--out", tmp_path / "model")
+def test_a_saved_model_acts_the_same_without_the_package(policy, tiny_run, tmp_path):
+    done = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path}/model: actions differ by at most ")
-    agent = build_agent(read_snapshot(logdir))
+    agent = build_agent(read_snapshot(tiny_run))
     expected, latent = agent.policy({"state": states(3)}, agent.initial(3), (1, 2), False)
     expected, _ = agent.policy({"state": states(3)}, latent, (3, 4), False)
     code = f"""
@@ -115,8 +100,8 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "action.npy"), expected, atol=1e-5)
-    nowhere = command("export", "--logdir", logdir, "--out", tmp_path / "missing" / "model")
+    nowhere = command("export", "--logdir", tiny_run, "--out", tmp_path / "missing" / "model")
     assert nowhere.returncode == 2 and nowhere.stderr.count("\n") == 1
-    again = command("export", "--logdir", logdir, "--out", tmp_path / "model")
+    again = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
     assert again.returncode == 2
     assert again.stderr.splitlines() == [f"run.py: --out {tmp_path}/model: exists already"]

@@ -81,23 +81,72 @@ def test_a_factory_may_be_a_function_in_a_package(folder):
     ("task", "words"),
     [
         ("broken:Pont", "broken:Pont: broken has no function or class Pont: did you mean Point?"),
-        ("broken:LIMIT", "broken has no function or class LIMIT: "),
+        ("broken:LIMIT", "broken:LIMIT: LIMIT is a int, not a function or class: choose from P"),
+        ("wild:notcallable", "wild has no function or class notcallable: choose from make, Point"),
+        ("late:zzz", "late has no function or class zzz: choose from Point, late"),
+        ("many:nothing", "many has no function or class nothing: none of its 46 is like it"),
+        ("none:nothing", "none has no function or class nothing: it defines none at all"),
         ("broken:needy", "the factory is called without arguments: missing a required argument"),
         ("broken:nothing", "broken:nothing: returned a dict instead of a gymnasium.Env"),
         ("broken.arms:Point", "there is no module broken.arms"),
         ("brokn:Point", "brokn:Point: there is no module brokn in "),
-        ("learned:Point", "learned:Point: it or its module imports TensorFlow"),
+        ("learned:Point", "learned.py, line 2: imports TensorFlow, beside which software OpenGL"),
+        ("late:late", "late.py, line 3: imports TensorFlow, beside which software OpenGL"),
+        ("gym_learned:Learned-v0", "learned.py, line 2: imports TensorFlow, beside which softwar"),
+        ("wary:Point", "wary.py, line 2: imports TensorFlow, beside which software OpenGL crashe"),
     ],
 )
 def test_a_factory_that_cannot_be_used_is_refused_in_one_line(folder, task, words):
     (folder / "point.py").write_text(EXAMPLE.read_text())
     code = "from point import Point\nLIMIT = 3\ndef needy(x): pass\ndef nothing(): return {}\n"
     (folder / "broken.py").write_text(code)
-    (folder / "tensorflow.py").touch()
-    (folder / "learned.py").write_text("import tensorflow\nfrom point import Point\n")
+    learned = "import mujoco\nimport tensorflow\nfrom point import Point\n"
+    (folder / "learned.py").write_text(learned)
+    late = "from point import Point\ndef late():\n    from tensorflow import keras\n"
+    (folder / "late.py").write_text(late)
+    wary = (
+        "try:\n    import tensorflow.keras\nexcept ImportError:\n    raise ImportError('get it')\n"
+    )
+    (folder / "wary.py").write_text(wary)
+    wild = "from numpy import *\ndef make(): pass\nfrom point import Point\n"
+    (folder / "wild.py").write_text(wild)
+    (folder / "many.py").write_text("".join(f"def x{n}(): pass\n" for n in range(46)))
+    (folder / "none.py").touch()
     message = refused(task, obs="state")
     assert words in message
     assert "\n" not in message
+
+
+def test_a_library_that_can_do_without_tensorflow_does(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = "try:\n    import tensorflow\nexcept ImportError:\n    from point import Point\n"
+    (folder / "versatile.py").write_text(code)
+    with EnvWorker("probe", environment("versatile:Point", obs="both")) as env:
+        assert env.reset(0)["image"].shape == (64, 64, 3)
+
+
+def test_a_module_may_import_mujoco_which_reads_the_choice_of_opengl_at_once(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = """
+        import mujoco
+        from point import Point
+
+        class Bodies(Point):
+            def render(self):
+                model = mujoco.MjModel.from_xml_string(
+                    "<mujoco><worldbody>"
+                    "<light pos='0 0 3'/><geom size='1 1 1'/>"
+                    "</worldbody></mujoco>"
+                )
+                data = mujoco.MjData(model)
+                mujoco.mj_forward(model, data)
+                with mujoco.Renderer(model, 64, 64) as renderer:
+                    renderer.update_scene(data)
+                    return renderer.render()
+    """
+    write(folder, "bodies", code)
+    with EnvWorker("probe", environment("bodies:Bodies")) as env:
+        assert env.reset(0)["image"].std() > 5
 
 
 def test_a_module_that_fails_tells_where(folder):
@@ -182,6 +231,31 @@ def test_a_script_may_register_what_it_defines_itself(folder):
     assert (done.stdout, done.stderr) == ("(2,)\n", "")
 
 
+def test_a_script_that_imports_tensorflow_at_its_top_level_is_told_so(folder):
+    code = """
+        import tensorflow
+        from dreamer_bird.envs import environment
+        from dreamer_bird.envs.worker import EnvWorker
+
+        if __name__ == "__main__":
+            with EnvWorker("probe", environment("dmc_pendulum_swingup")) as env:
+                env.reset(1)
+    """
+    write(folder, "script", code)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    words = f"{folder / 'script.py'}: imports TensorFlow at its top level, and environments, which"
+    assert last.startswith(f"dreamer_bird.errors.ConfigError: {words}")
+    assert last.endswith("import it in a function, or below `if __name__ == '__main__':`")
+
+
 def test_the_example_is_learned_from_outside_the_package(folder):
     (folder / "point.py").write_text(EXAMPLE.read_text())
     sizes = ["--steps", 60, "--env.time_limit", 30, "--train.updates", 1, "--train.prefill", 1]
@@ -190,6 +264,7 @@ def test_the_example_is_learned_from_outside_the_package(folder):
     assert done.returncode == 0, done.stderr
     logdir = Path("logdir/point_Point/bird/0")
     assert "finished at step" in done.stdout
+    assert '"model_loss"' in (logdir / "metrics.jsonl").read_text()
     assert list(logdir.glob("videos/*.gif"))
 
 

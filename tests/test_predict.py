@@ -213,3 +213,13 @@ def test_bad_input_is_one_line(runs, flags, message, capsys, monkeypatch):
     assert main(["predict", *(flag.format(runs[0]) for flag in flags)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_figure_that_is_not_drawn_leaves_no_folder(runs, tmp_path, capsys):
+    logdir = shutil.copytree(runs[0], tmp_path / "run")
+    settings = (logdir / "config.yaml").read_text()
+    (logdir / "config.yaml").write_text(settings.replace("deter: 16", "deter: 17"))
+    out = str(tmp_path / "new" / "folder" / "out.png")
+    assert main(["predict", "--logdir", str(logdir), "--out", out]) == 1
+    assert "the checkpoint is of other networks" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -14,7 +14,7 @@ import numpy as np
 from dreamer_bird.analysis import reliability
 from dreamer_bird.analysis.baselines import PublishedCurve, published_curves, published_scores
 from dreamer_bird.analysis.curves import Curve
-from dreamer_bird.analysis.divergence import differences
+from dreamer_bird.analysis.divergence import between_methods
 from dreamer_bird.analysis.logs import RETURNS, Log, LogError
 from dreamer_bird.analysis.statistics import (
     Spread,
@@ -63,9 +63,9 @@ class _Task(NamedTuple):
 def compare_logs(logs: Sequence[Log], question: Question) -> dict:
     """Return the comparison of logs that all hold the key asked for.
 
-    It has the keys `key`, `against`, `tasks` (a list, see `_describe`) and `across` (see
-    `reliability.summarise`; None where the values are no returns). LogError if `against` names no
-    method; a published curve stands in for a method without logs.
+    It has the keys `key`, `against`, `tasks` (a list, see `_describe`) and `across` (see `_across`;
+    None where the values are no returns). LogError if `against` names no method; a published curve
+    stands in for a method without logs.
     """
     names = sorted({log.task for log in logs})
     tasks = [_task([log for log in logs if log.task == name], question) for name in names]
@@ -74,11 +74,6 @@ def compare_logs(logs: Sequence[Log], question: Question) -> dict:
     ends = [item["at"][-1] for item in told]
     across = _across(tasks, ends, against) if question.of_returns else None
     return {"key": question.key, "against": against, "tasks": told, "across": across}
-
-
-def published_on(task: str) -> list[dict]:
-    """Return the published scores on a task, each under the names of `Score`'s fields."""
-    return [score._asdict() for score in published_scores(task)]
 
 
 def _task(logs: list[Log], question: Question) -> _Task:
@@ -129,7 +124,7 @@ def _describe(task: _Task, question: Question, against: str | None) -> dict:
 
     `range`: the steps that all logs cover; `width`: of the bins; `at`: steps; `scores`: to reach,
     `final` among them, that of the reference at the end of the range; `methods`: see `_method`;
-    `published`: scores; `differences`: of training metrics, see `_differences`.
+    `published`: scores; `differences`: of training metrics, see `divergence.between_methods`.
     """
     start, end = common_range(curve for row in task.rows for curve in row.curves)
     reference = next((row for row in task.rows if row.name == against), None)
@@ -144,8 +139,9 @@ def _describe(task: _Task, question: Question, against: str | None) -> dict:
         method["reach"] = [_reach(row, score, task.width, reference) for score in scores]
         told["methods"].append(method)
     shown = question.baselines and question.of_returns
-    told["published"] = published_on(task.name) if shown else []
-    told["differences"] = _differences(task, against)
+    scores = published_scores(task.name) if shown else []
+    told["published"] = [score._asdict() for score in scores]
+    told["differences"] = between_methods(task.logs, against)
     return told
 
 
@@ -218,31 +214,16 @@ def _levels(task: _Task) -> list[float]:
     return sorted({float(f"{level:.2g}") for level in levels})
 
 
-def _differences(task: _Task, against: str | None) -> list[dict]:
-    """Compare training metrics: each method with the reference, or else two methods, or two logs.
-
-    Each of the list has the names `first` and `second` and `metrics`, as `divergence.Difference`.
-    """
-    sides: dict[str, list[Log]] = {}
-    for log in task.logs:
-        sides.setdefault(log.method, []).append(log)
-    if len(sides) == 1 and len(task.logs) == 2:
-        sides = {f"{log.method}, seed {log.seed}": [log] for log in task.logs}
-    if against in sides:
-        pairs = [(name, against) for name in sides if name != against]
-    else:
-        pairs = [tuple(sides)] if len(sides) == 2 else []
-    found = []
-    for first, second in pairs:
-        metrics = [item._asdict() for item in differences(sides[first], sides[second])]
-        found += [{"first": first, "second": second, "metrics": metrics}] if metrics else []
-    return found
-
-
 def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) -> dict:
-    """Return `reliability.summarise` of the runs' returns at the last step told of each task."""
+    """Return `reliability.summarise` of the runs' returns at the last step told of each task.
+
+    It is of the tasks of the control suite, whose returns alone have a scale in common; `left_out`
+    are the names of the others.
+    """
     scores: reliability.Scores = {}
     for task, end in zip(tasks, ends, strict=True):
+        if not task.name.startswith("dmc_"):
+            continue
         runs = {
             row.name: [value_at(curve, end, task.width) for curve in row.curves]
             for row in task.rows
@@ -257,7 +238,8 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
             if 0 < left < len(values):
                 what = f"{left} of {len(values)} runs have no return at step {end:,}"
                 warnings.warn(f"{name} on {task.name}: {what}: not counted there", stacklevel=3)
-    return reliability.summarise(scores, against)
+    left_out = [task.name for task in tasks if task.name not in scores]
+    return reliability.summarise(scores, against) | {"left_out": left_out}
 
 
 def _spread(value: Spread) -> dict:

@@ -29,6 +29,28 @@ class Difference(NamedTuple):
     step: int | None  # environment steps; None where they never part for good
 
 
+def between_methods(logs: Sequence[Log], against: str | None) -> list[dict]:
+    """Compare each method with `against`, or else two methods, or the two logs of one method.
+
+    The logs are of one task. Each of the list has the names `first` and `second` and `metrics`, a
+    list of the fields of `Difference`.
+    """
+    sides: dict[str, list[Log]] = {}
+    for log in logs:
+        sides.setdefault(log.method, []).append(log)
+    if len(sides) == 1 and len(logs) == 2:
+        sides = {f"{log.method}, seed {log.seed}": [log] for log in logs}
+    if against in sides:
+        pairs = [(name, against) for name in sides if name != against]
+    else:
+        pairs = [tuple(sides)] if len(sides) == 2 else []
+    found = []
+    for first, second in pairs:
+        metrics = [item._asdict() for item in differences(sides[first], sides[second])]
+        found += [{"first": first, "second": second, "metrics": metrics}] if metrics else []
+    return found
+
+
 def differences(first: Sequence[Log], second: Sequence[Log]) -> list[Difference]:
     """Compare each training metric that all logs hold, sorted by key.
 

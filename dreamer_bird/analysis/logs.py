@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from dreamer_bird.analysis.curves import Curve, make_curve, read_lines
-from dreamer_bird.config import Config
+from dreamer_bird.config import ADDED, Config
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
@@ -58,8 +58,9 @@ class Log:
 
 
 def title(method: str) -> str:
-    """Return a method's name as it is written, "Soft-BIRD" for "soft_bird"."""
-    return _TITLE_OF.get(method, method)
+    """Return a method's name as it is written, "Soft-BIRD (state)" for "soft_bird (state)"."""
+    name, space, rest = method.partition(" ")
+    return _TITLE_OF.get(name, name) + space + rest
 
 
 def read_logs(paths: Iterable[str | Path]) -> list[Log]:
@@ -68,7 +69,8 @@ def read_logs(paths: Iterable[str | Path]) -> list[Log]:
     A file holds lines of metrics, or a JSON list of `{"task", "method", "seed", "xs", "ys"}` as the
     public Dreamer's scores are kept; their `ys` become "test/return". `NAME=PATH` gives the logs
     under a path the method NAME. Otherwise task, method and seed come from the config.yaml beside
-    the metrics, and what that lacks from the path, as `_identity` says.
+    the metrics, and what that lacks from the path, as `_identity` says. A method that observes
+    something else than images of 64x64 is one of its own, "bird (state)" or "bird (both, 96x96)".
 
     Warns, in one line each, of lines dropped, of paths without a log, and of two logs that claim to
     be the same run; LogError where there is no log at all.
@@ -156,7 +158,7 @@ def _read_metrics(file: Path, root: Path) -> Log:
     if not curves:
         raise LogError(f"none of its {total} lines is a JSON object with a step and a number")
     config = _read_config(file.with_name("config.yaml")) if file.name == FILE else {}
-    saved = (config.get(name) for name in ("task", "variant", "seed"))
+    saved = config.get("task"), _method(config), config.get("seed")
     told = zip(saved, _identity(file, root), strict=True)
     return Log(
         *(str(guess if said is None else said) for said, guess in told), file, curves, config
@@ -171,6 +173,16 @@ def _read_config(path: Path) -> dict[str, object]:
     except ConfigError as error:
         warnings.warn(f"{error}; going by the path instead", stacklevel=2)
         return {}
+
+
+def _method(config: dict[str, object]) -> str | None:
+    """Return the variant and what it observes, unless that is the default; None without one."""
+    if "variant" not in config:
+        return None
+    obs, size = (config.get(key, ADDED[key]) for key in ("obs", "env.size"))
+    others = [str(obs)] if obs != ADDED["obs"] else []
+    others += [f"{size}x{size}"] if size != ADDED["env.size"] and obs != "state" else []
+    return f"{config['variant']} ({', '.join(others)})" if others else str(config["variant"])
 
 
 def _read_scores(file: Path) -> Iterator[Log]:

@@ -32,13 +32,17 @@ def show(comparison: dict, console: Console) -> None:
         _print(map(_difference, task["differences"]), console)
     methods = (method for task in comparison["tasks"] for method in task["methods"])
     for method, source in {m["method"]: m["source"] for m in methods if m["source"]}.items():
-        console.print(Text(f"\n{name(method)}: {source}", style="dim"))
+        console.print(Text(f"\n{title(method)}: {source}", style="dim"))
     if across := comparison["across"]:
         console.print(Text("\nacross tasks and seeds", style="bold"))
         if across["tasks"]:
             _print(_across(across), console)
         else:
-            console.print("no task on which every method has a return at the last step shown")
+            which = "DeepMind Control Suite on which every method has a return"
+            console.print(f"no task of the {which} at the last step shown")
+        if others := ", ".join(across["left_out"]):
+            why = "returns of the DeepMind Control Suite alone are out of 1000"
+            console.print(Text(f"left out: {others}: {why}", style="dim"))
 
 
 def show_published(scores: Iterable[dict], console: Console) -> None:
@@ -86,12 +90,6 @@ def spread(value: dict) -> str:
     return f"{number(mean, beside=size)} ± {number(deviation, beside=size)} ({value['seeds']})"
 
 
-def name(method: str) -> str:
-    """Return the title of a method, with what stands behind its name."""
-    first, space, rest = method.partition(" ")
-    return title(first) + space + rest
-
-
 def _values(task: dict, what: str) -> Iterator[_Part]:
     """Yield the values at steps, in tables narrow enough; the last one with the areas."""
     first, last = map(steps, task["range"])
@@ -104,21 +102,21 @@ def _values(task: dict, what: str) -> Iterator[_Part]:
         table = _table(["method"], columns)
         for method in task["methods"]:
             values = method["values"][shown] + [method["area"]] * ends
-            table.add_row(name(method["method"]), *map(spread, values))
+            table.add_row(title(method["method"]), *map(spread, values))
         yield _Part(heading, table)
 
 
 def _reach(task: dict, against: str | None) -> _Part:
     heading = "steps in which the mean curve reaches a score (seeds that reach it)"
     if against:
-        heading += f"; x2: half those of {name(against)}"
+        heading += f"; x2: half those of {title(against)}"
     columns = [
         f"{number(score)} (final)" if score == task["final"] else f"{score:,g}"
         for score in task["scores"]
     ]
     table = _table(["method"], columns)
     for method in task["methods"]:
-        table.add_row(name(method["method"]), *(_reached(r, method) for r in method["reach"]))
+        table.add_row(title(method["method"]), *(_reached(r, method) for r in method["reach"]))
     return _Part(heading, table)
 
 
@@ -131,7 +129,7 @@ def _reached(reach: dict, method: dict) -> str:
 
 def _difference(difference: dict) -> _Part:
     heading = "training metrics: mean over the last quarter, and the step at which they part"
-    table = _table(["metric"], [name(difference["first"]), name(difference["second"]), "part at"])
+    table = _table(["metric"], [title(difference["first"]), title(difference["second"]), "part at"])
     for metric in difference["metrics"]:
         ends = (f"{metric[side]:,.6g}" for side in ("first", "second"))
         table.add_row(metric["key"], *ends, steps(metric["step"]))
@@ -143,12 +141,12 @@ def _across(across: dict) -> Iterator[_Part]:
     count = f"{len(across['tasks'])} task{'s' * (len(across['tasks']) > 1)}"
     table = _table(["method"], ["runs a task", "interquartile mean"])
     for row in across["methods"]:
-        table.add_row(name(row["method"]), str(row["runs"]), _interval(row, "iqm"))
+        table.add_row(title(row["method"]), str(row["runs"]), _interval(row, "iqm"))
     yield _Part(f"return / 1000 at the last step shown of {count}, 95% interval (rliable)", table)
     if across["improvement"]:
         table = _table(["a run of", "beats one of"], ["with probability"])
         for row in across["improvement"]:
-            table.add_row(name(row["method"]), name(row["other"]), _interval(row, "probability"))
+            table.add_row(title(row["method"]), title(row["other"]), _interval(row, "probability"))
         yield _Part("probability of improvement, 95% interval (rliable)", table)
 
 

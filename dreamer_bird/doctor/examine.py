@@ -81,7 +81,7 @@ def _tensorflow(case: Case) -> Finding:
     gpu = case.gpus[0].name if case.gpus and not case.hidden else ""
     _, missing = _cuda_packages()
     remedies = _requirements()[1], _cuda_remedy()
-    return findings.of_tensorflow(case.probe, gpu, missing, remedies)
+    return findings.of_tensorflow(case.probe, gpu, case.config.devices, missing, remedies)
 
 
 def _training(case: Case) -> Finding:

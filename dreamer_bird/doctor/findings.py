@@ -112,11 +112,11 @@ def of_gpu(gpus: list[Gpu], hidden: bool, cuda: bool) -> Finding:
 
 
 def of_tensorflow(
-    probe: Probe, gpu: str, missing_cuda: list[str], remedies: tuple[str, str]
+    probe: Probe, gpu: str, devices: int, missing_cuda: list[str], remedies: tuple[str, str]
 ) -> Finding:
     """Judge whether TensorFlow loads, and sees the GPU that the driver shows, "" if none.
 
-    `remedies` are the commands that install the packages, and those of CUDA.
+    `devices` are wanted; `remedies` are the commands that install the packages, and those of CUDA.
     """
     if probe.tensorflow is None:
         advice = remedies[0] or "see the packages"
@@ -124,6 +124,8 @@ def of_tensorflow(
     version, seen = probe.tensorflow["version"], probe.tensorflow["gpus"]
     if seen:
         names = ", ".join(f"{name} (compute capability {capability})" for name, capability in seen)
+        if devices > len(seen):
+            return Finding(f"{version}, on {names} alone", f"--devices {len(seen)}", fatal=True)
         return Finding(f"{version}, on {names}")
     if not gpu:
         return Finding(f"{version}, on the CPU")

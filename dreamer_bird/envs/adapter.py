@@ -17,6 +17,7 @@ from dreamer_bird.errors import ConfigError
 
 Path = tuple[str | int, ...]  # of a field in nested observations
 _FLAT = Box, Discrete, MultiBinary, MultiDiscrete
+_VALID = "valid are Box, Discrete, MultiBinary, MultiDiscrete, and Dict and Tuple of them"
 
 
 class Adapter(gymnasium.Env):
@@ -111,16 +112,15 @@ class Adapter(gymnasium.Env):
         if "image" in self._wanted and problem_of_images:
             return problem_of_images
         if "image" in self._wanted and not self.render_mode:
-            mode = self._env.render_mode
-            return f"observes no image, and render_mode is {mode}, not rgb_array: --obs state"
+            mode, instead = self._env.render_mode, ": --obs state" if self._vectors else ""
+            return f"observes no image, and render_mode is {mode}, not rgb_array{instead}"
         if "state" in self._wanted and not self._vectors:
-            return "observes an image and nothing else: --obs pixels"
+            if problem_of_images or self._image_path is not None:
+                return "observes an image and nothing else: --obs pixels"
+            return f"observation_space {self._env.observation_space} is empty: {_VALID}"
         for path, space in self._vectors.items():
             if "state" in self._wanted and not isinstance(space, _FLAT):
-                return (
-                    f"{_title(path)} is a {type(space).__name__}: valid are Box, Discrete, "
-                    "MultiBinary, MultiDiscrete, and Dict and Tuple of them"
-                )
+                return f"{_title(path)} is a {type(space).__name__}: {_VALID}"
         return ""
 
 
@@ -171,6 +171,6 @@ def _problem(images: dict[Path, Box]) -> str:
     if len(images) > 1:
         return f"{' and '.join(map(_title, images))} are images: one is the most"
     for path, space in images.items():
-        if space.shape[2] not in (1, 3):
+        if not all(space.shape) or space.shape[2] not in (1, 3):
             return f"{_title(path)} is uint8 {space.shape}: an image is (height, width, 1 or 3)"
     return ""

@@ -31,6 +31,9 @@ class Checked(gymnasium.Wrapper):
             space = getattr(env, name, None)
             if not isinstance(space, gymnasium.Space):
                 self._refuse(f"{name} is {_kind(space)} instead of a gymnasium space")
+        for name in ("reset", "step", "render", "close"):
+            if not callable(method := getattr(env, name)):
+                self._refuse(f"{name} is {_kind(method)} instead of a method")
         takes = inspect.signature(env.reset).parameters.values()
         if not any(word.name == "seed" or word.kind is word.VAR_KEYWORD for word in takes):
             self._refuse("reset() takes no seed: it is reset(self, *, seed=None, options=None)")
@@ -81,7 +84,8 @@ class Checked(gymnasium.Wrapper):
                 why = f"{type(error).__name__}: {one_line(error)} ({likely_reason})"
                 raise RenderingError(f"{self._task}: {why}") from error
             raise
-        if not (_is_array(image) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+        is_image = _is_array(image) and image.dtype == np.uint8 and image.shape[2:] == (3,)
+        if not (is_image and image.size):
             self._refuse(
                 f"render() returns {_kind(image)} instead of an image, uint8 (height, width, 3)"
             )

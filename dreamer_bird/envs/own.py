@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dreamer_bird.errors import ConfigError, nearest
@@ -76,8 +77,25 @@ def _load(task: str) -> Factory:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # of something that the module needs: its traceback tells where
         raise ConfigError(f"{task}: there is no module {error.name}") from None
-    if not callable(factory := getattr(module, name, None)):
-        found = [key for key, value in vars(module).items() if callable(value)]
-        close = nearest(name, found) if found else "it has none at all"
-        raise ConfigError(f"{task}: {module_name} has no function or class {name}: {close}")
-    return factory
+    if callable(factory := getattr(module, name, None)):
+        return factory
+    problem = f"{task}: {module_name} has no function or class {name}"
+    if hasattr(module, name):
+        problem = f"{task}: {name} is a {type(factory).__name__}, not a function or class"
+    raise ConfigError(f"{problem}: {_factories(module, name)}")
+
+
+def _factories(module: ModuleType, name: str) -> str:
+    """Word which functions and classes of a module, or environments that it imports, are meant."""
+    import gymnasium
+
+    names = [
+        key
+        for key, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__
+        or (isinstance(value, type) and issubclass(value, gymnasium.Env))
+    ]
+    if not names:
+        return "it defines none at all"
+    close = nearest(name, names)
+    return f"none of its {len(names)} is like it" if close.startswith("--") else close

@@ -35,7 +35,7 @@ def make_registered(task: str, size: int, shadows: bool) -> tuple[gymnasium.Env,
             options |= {"width": size, "height": size}
         env = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
     except (gymnasium.error.Error, ImportError) as error:
-        raise ConfigError(f"{task}: {one_line(error)}") from None
+        raise ConfigError(f"{task}: {one_line(error)}") from error
     if uses_mujoco and not shadows:
         # In software most of a frame's time, as is its size: half-cheetah 215 -> 29 ms for both.
         env.unwrapped.model.vis.quality.shadowsize = 0

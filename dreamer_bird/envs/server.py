@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -34,16 +33,12 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     _die_with(parent)
     status = 0
     try:
+        _forbid_tensorflow()
         _answer_requests(connection, pickle.loads(pickled_make))
-    except RunError as error:
-        status = 1
-        kind = ConfigError if isinstance(error, ConfigError) else RunError
-        with suppress(OSError):
-            connection.send((kind, str(error)))
-    except Exception:
+    except Exception as error:
         status = 1
         with suppress(OSError):
-            connection.send((Exception, f"\n{traceback.format_exc()}"))
+            connection.send(_problem(error))
     sys.stdout.flush()
     sys.stderr.flush()
     # OpenGL libraries have been seen to crash while the interpreter shuts down.
@@ -59,11 +54,44 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _forbid_tensorflow() -> None:
+    """Let imports of TensorFlow fail, since software OpenGL crashes the process beside it.
+
+    Raises ConfigError if the script that started this process, which Python imports here before all
+    else, has imported it already.
+    """
+    if "tensorflow" in sys.modules:
+        script = getattr(sys.modules.get("__mp_main__"), "__file__", "the script")
+        raise ConfigError(
+            f"{script}: imports TensorFlow at its top level, and environments, which crash beside "
+            "it, live in processes that import the script again: import it in a function, or "
+            "below `if __name__ == '__main__':`"
+        )
+    sys.modules["tensorflow"] = None  # as if it were not installed
+
+
+def _problem(error: Exception) -> tuple[type[Exception], str]:
+    """Return the last answer: the kind of an error and its text."""
+    if isinstance(error, ImportError | ConfigError) and (place := _import_of_tensorflow(error)):
+        what = "imports TensorFlow, beside which software OpenGL crashes"
+        return ConfigError, f"{place.filename}, line {place.lineno}: {what}"
+    if isinstance(error, RunError):
+        return ConfigError if isinstance(error, ConfigError) else RunError, str(error)
+    return Exception, f"\n{traceback.format_exc()}"
+
+
+def _import_of_tensorflow(error: BaseException | None) -> traceback.FrameSummary | None:
+    """Return the line whose import of TensorFlow an error comes of, None if it comes of another."""
+    while error and not (
+        isinstance(error, ImportError) and f"{error.name}.".startswith("tensorflow.")
+    ):
+        error = error.__cause__ or error.__context__
+    return traceback.extract_tb(error.__traceback__)[-1] if error else None
+
+
 def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
-    _refuse_tensorflow(make)
     env = make()
     try:
-        _refuse_tensorflow(make)
         connection.send((None, (env.observation_space, env.action_space)))
         for method, argument in _requests(connection):
             if method == "reset":
@@ -81,14 +109,6 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
             connection.send((None, answer))
     finally:
         env.close()
-
-
-def _refuse_tensorflow(make: Callable[[], gymnasium.Env]) -> None:
-    if "tensorflow" in sys.modules:
-        name = make.args[0] if isinstance(make, partial) and make.args else make
-        raise ConfigError(
-            f"{name}: it or its module imports TensorFlow, beside which software OpenGL crashes"
-        )
 
 
 def _problem_of_rendering(env: gymnasium.Env) -> str:

@@ -29,6 +29,19 @@ def tree(write_log, tmp_path):
 
 
 @pytest.fixture
+def write_run(write_log):
+    """Write a log of returns with the settings of its run beside it."""
+
+    def write(name, points, **settings):
+        path = write_log(name, points)
+        lines = (f"{key}: {value}\n" for key, value in settings.items())
+        path.with_name("config.yaml").write_text("".join(lines))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def compare(run_command):
     def compare(*arguments):
         done = run_command("compare", *arguments, "--json")
@@ -69,6 +82,45 @@ def test_across_tasks_and_seeds(tree, compare):
     assert iqm["bird"]["high"] == pytest.approx(0.9)
     (chance,) = across["improvement"]
     assert (chance["method"], chance["other"], chance["probability"]) == ("bird", "dreamer", 1)
+
+
+def test_across_tasks_only_returns_of_the_suite_have_one_scale(write_run, write_log, tree, compare):
+    for method, slope in (("bird", 2), ("dreamer", 1)):
+        write_run(f"logs/{method}", ramp(slope), task="gym_CartPole-v1", variant=method)
+    write_log("logs/atari_pong/other/0", ramp(-0.2))  # by a method that ran no other task
+    across = compare(tree)["across"]
+    assert across["tasks"] == [TASK, "dmc_walker_run"]
+    assert {row["method"]: row["iqm"] for row in across["methods"]} == pytest.approx(
+        {"bird": 0.8, "dreamer": 0.4}
+    )
+    assert across["left_out"] == ["atari_pong", "gym_CartPole-v1"]
+
+
+def test_what_is_left_out_across_tasks_is_told_in_a_line(write_run, tree, run_command):
+    path = write_run("more", ramp(2), task="gym_CartPole-v1", variant="bird")
+    line = "left out: gym_CartPole-v1: returns of the DeepMind Control Suite alone are out of 1000"
+    told = run_command("compare", tree, path).stdout.splitlines()
+    assert told[-1] == line
+    assert any("return / 1000 at the last step shown of 2 tasks" in each for each in told)
+    alone = run_command("compare", path).stdout.splitlines()
+    nothing = "no task of the DeepMind Control Suite on which every method has a return at the last"
+    assert alone[-2].startswith(nothing) and alone[-1] == line
+    assert "left out" not in run_command("compare", tree).stdout
+
+
+def test_runs_from_state_are_no_seeds_of_those_from_pixels(
+    write_run, compare, run_command, tmp_path
+):
+    logs, run = tmp_path / "logs", {"task": TASK, "variant": "bird"}
+    for seed, slope in enumerate((1, 3)):
+        write_run(f"logs/pixels/{seed}", ramp(slope), **run, seed=seed, obs="pixels")
+        write_run(f"logs/state/{seed}", ramp(2 * slope), **run, seed=seed, obs="state")
+    told = compare(logs, "--at", "1e5", "--against", "bird (state)")
+    pixels, state, _ = told["tasks"][0]["methods"]
+    assert (pixels["method"], state["method"]) == ("bird", "bird (state)")
+    assert pixels["values"] == [pytest.approx({"mean": 200, "std": 100, "seeds": 2})]
+    assert state["values"] == [pytest.approx({"mean": 400, "std": 200, "seeds": 2})]
+    assert "\n BIRD (state) " in run_command("compare", logs).stdout
 
 
 def test_steps_without_data_and_scores_never_reached_are_null(tree, compare):

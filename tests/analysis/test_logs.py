@@ -162,6 +162,30 @@ def test_the_saved_configuration_comes_first(write_log):
     assert log.config["model.lr"] == 0.0006
 
 
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ("obs: pixels\nenv: {size: 64}", "bird"),
+        ("seed: 2", "bird"),  # of a version that knew pixels of 64x64 alone
+        ("obs: state\nenv: {size: 96}", "bird (state)"),  # it sees no images
+        ("obs: both\nenv: {size: 64}", "bird (both)"),
+        ("obs: pixels\nenv: {size: 96}", "bird (96x96)"),
+        ("obs: both\nenv: {size: 32}", "bird (both, 32x32)"),
+    ],
+)
+def test_what_observes_something_else_is_a_method_of_its_own(write_log, settings, method):
+    path = write_log("dmc_walker_run/bird/1", [(1, 1)])
+    path.with_name("config.yaml").write_text(f"variant: bird\n{settings}\n")
+    assert read(path).method == method
+    assert read(f"mine={path}").method == "mine"
+
+
+def test_the_settings_of_another_program_leave_the_method_to_the_path(write_log):
+    path = write_log("dmc_walker_run/theirs/1", [(1, 1)])
+    path.with_name("config.yaml").write_text("obs: state\n")
+    assert read(path).method == "theirs"
+
+
 def test_a_broken_configuration_is_told_and_the_path_used(write_log):
     path = write_log("dmc_walker_run/bird/1", [(1, 1)])
     path.with_name("config.yaml").write_text("variant: [\n")
@@ -246,13 +270,9 @@ def test_a_key_that_a_log_lacks_is_told_with_the_nearest(make_log):
 
 
 def test_titles():
-    assert [title(name) for name in ("dreamer", "bird", "soft_bird", "d4pg", "x y")] == [
-        "Dreamer",
-        "BIRD",
-        "Soft-BIRD",
-        "D4PG",
-        "x y",
-    ]
+    names = ("dreamer", "bird", "soft_bird", "d4pg", "x y", "soft_bird (state)")
+    written = ["Dreamer", "BIRD", "Soft-BIRD", "D4PG", "x y", "Soft-BIRD (state)"]
+    assert [title(name) for name in names] == written
 
 
 def test_what_a_run_has_set_aside_is_no_log(write_log, tmp_path):

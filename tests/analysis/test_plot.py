@@ -108,6 +108,14 @@ def test_a_panel_shows_methods_and_published_results():
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["0", "50k", "100k"]
 
 
+def test_what_a_method_observes_is_told_beside_its_name():
+    logs = [log("bird (state)", 0, 100), log("bird", 0, 50)]
+    (panel,) = draw(bands(logs, None, "std"), None, baselines=False).axes
+    lines = {line.get_label(): line.get_color() for line in panel.get_lines()}
+    assert lines.keys() == {"BIRD (1 seed)", "BIRD (state) (1 seed)"}
+    assert len(set(lines.values())) == 2
+
+
 @pytest.mark.parametrize(("key", "baselines"), [("model_error", True), (None, False)])
 def test_published_returns_are_left_out_where_they_do_not_belong(key, baselines):
     logs = [log("bird", 0, 1, key=key or "test/return")]

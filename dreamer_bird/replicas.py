@@ -1,0 +1,97 @@
+"""Replicas share an update: each has a part of the batch, and all have the same weights.
+
+One update by N replicas is the update by one. So whatever depends on the whole batch (means that
+losses are not linear in, gradients, metrics) goes through `batch_mean`, and random numbers are
+drawn for the whole batch, of which each replica takes its part. All parts are of the same size.
+Outside a strategy of `tf.distribute` there is one replica, and every function returns what it got.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import tensorflow as tf
+
+Nest = TypeVar("Nest")  # tensors, or dicts, lists and tuples of them
+
+
+def batch_mean(values: Nest) -> Nest:
+    """Return the mean over all replicas of what each has computed; not to be differentiated."""
+    count, _ = _replica()
+    if count == 1:
+        return values
+    return _context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
+def whole_batch(part: tf.Tensor) -> tf.Tensor:
+    """Return the parts `[n, ...]` of all replicas in their order, `[N, ...]`."""
+    count, _ = _replica()
+    return part if count == 1 else _context().all_gather(part, axis=0)
+
+
+def own_part(whole: Nest) -> Nest:
+    """Return what of tensors `[N, ...]` is this replica's, `[n, ...]`."""
+    count, number = _replica()
+    if count == 1:
+        return whole
+
+    def part(x: tf.Tensor) -> tf.Tensor:
+        size = x.shape[0] // count
+        return tf.ensure_shape(x[number * size : (number + 1) * size], [size, *x.shape[1:]])
+
+    with tf.device("CPU:0"):  # so that a part alone travels to its device
+        return tf.nest.map_structure(part, whole)
+
+
+def own_draw(
+    draw: Callable[[tf.Tensor], tf.Tensor], shape: tf.Tensor | list, axis: int
+) -> tf.Tensor:
+    """Return this replica's part, of a shape, of random numbers drawn for the whole batch.
+
+    `draw` takes the shape of the whole, which is larger along `axis`.
+    """
+    count, number = _replica()
+    if count == 1:
+        return draw(shape)
+    before, size, after = tf.split(shape, [axis, 1, -1])
+    whole = draw(tf.concat([before, count * size, after], 0))
+    parts = tf.reshape(whole, tf.concat([before, [count], size, after], 0))
+    return tf.gather(parts, number, axis=axis)
+
+
+def from_chief(values: Nest) -> Nest:
+    """Return the first replica's values, bit for bit, whatever the others have in their place."""
+    if not isinstance(_context().strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return values  # one process, whose replicas were given the same
+    _, number = _replica()
+    flat = tf.nest.flatten(values)
+    words = [tf.where(tf.equal(number, 0), _words(x), 0) for x in flat]
+    words = _context().all_reduce(tf.distribute.ReduceOp.SUM, words)
+    restored = [_of_words(bits, x) for bits, x in zip(words, flat, strict=True)]
+    return tf.nest.pack_sequence_as(values, restored)
+
+
+def _replica() -> tuple[int, int | tf.Tensor]:
+    """Return how many replicas there are, and which of them this is."""
+    context = _context()
+    if context is None:  # where weights are made, for all replicas at once
+        return 1, 0
+    return context.num_replicas_in_sync, context.replica_id_in_sync_group
+
+
+def _context() -> tf.distribute.ReplicaContext | None:
+    return tf.distribute.get_replica_context()
+
+
+def _words(x: tf.Tensor) -> tf.Tensor:
+    """Return the bits as int32: hosts exchange no bytes, and sums of floats lose -0 and NaN."""
+    if x.dtype == tf.bool:
+        return tf.cast(x, tf.int32)
+    if x.dtype == tf.uint8:
+        x = tf.reshape(x, [-1, 4])  # images are of a multiple of 16 pixels
+    return tf.bitcast(x, tf.int32)
+
+
+def _of_words(words: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    if like.dtype == tf.bool:
+        return tf.cast(words, tf.bool)
+    return tf.reshape(tf.bitcast(words, like.dtype), like.shape)
