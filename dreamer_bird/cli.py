@@ -101,6 +101,7 @@ COMMANDS = {
     "export": Command("write a policy as a TensorFlow SavedModel", _main_of("export")),
     "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
     "import": Command("make a run of the public Dreamer's weights", _main_of("importing")),
+    "sweep": Command("train tasks x variants x seeds side by side", _main_of("sweep.command")),
     "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
     "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
     "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),

@@ -13,8 +13,8 @@ SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
 
 # Refused values, and the settings that refuse them: wrong types, and just outside a range.
 _REFUSED = {
-    "0": """steps envs devices env.action_repeat env.time_limit replay.capacity replay.batch train.prefill
-        train.updates train.eval_every train.save_every train.keep train.max_skipped
+    "0": """steps envs devices env.action_repeat env.time_limit replay.capacity replay.batch
+        train.prefill train.updates train.eval_every train.save_every train.keep train.max_skipped
         worker.timeout env.size train.every model.state_layers model.state_std model.depth
         model.deter model.stoch model.hidden model.reward_layers model.discount_layers model.units
         model.lr

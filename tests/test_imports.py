@@ -16,6 +16,7 @@ SEE_CONFIG = {
     *("arguments.py", "bench.py", "flops.py"),
     *("evaluate.py", "logs.py", "library.py"),  # which read those of runs
     "importing.py",  # which makes one
+    *("plan.py", "command.py"),  # which make many
     *("hosts.py", "team.py"),  # among whom its work is divided
     *("needs.py", "examine.py", "trials.py"),  # which reckon and try what one needs
 }
@@ -42,6 +43,8 @@ NO_TENSORFLOW = [
     "dreamer_bird.library",
     "dreamer_bird.pickles",
     "dreamer_bird.predict",
+    "dreamer_bird.sweep.command",
+    "dreamer_bird.sweep.node",
     "dreamer_bird.analysis.compare",
     "dreamer_bird.analysis.plot",
     "dreamer_bird.analysis.report",
@@ -92,7 +95,7 @@ def test_only_the_agent_and_the_top_see_the_configuration():
 
 def test_there_is_no_cycle():
     graph = {path.stem: inner(path) - {path.stem} for path in PACKAGE.glob("*.py")}
-    for folder in ("envs", "analysis", "doctor"):
+    for folder in ("envs", "analysis", "doctor", "sweep"):
         paths = PACKAGE.glob(f"{folder}/*.py")
         graph[folder] = set().union(*map(inner, paths)) - {folder}
     while graph:
