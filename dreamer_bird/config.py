@@ -259,9 +259,12 @@ def _derived(values: Mapping) -> dict[str, object]:
 def _check_together(values: Mapping) -> None:
     repeat, limit = values["env.action_repeat"], values["env.time_limit"]
     length, capacity = values["replay.length"], values["replay.capacity"]
+    devices, batch = values["devices"], values["replay.batch"]
     frames = limit // repeat + 1  # the first frame comes before any action
     if repeat > limit:
         raise ConfigError(f"--env.action_repeat {repeat}: longer than --env.time_limit {limit}")
+    if batch % devices:
+        raise ConfigError(f"--devices {devices}: must divide --replay.batch {batch} evenly")
     if length > frames:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
     if capacity is not None and capacity < limit:

@@ -1,18 +1,32 @@
-"""The hosts of a run, as the environment variable TF_CONFIG has them."""
+"""The hosts of a run, as the environment variable TF_CONFIG has them, and how they gather."""
 
 import json
+import re
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from dreamer_bird.config import Config
-from dreamer_bird.errors import ConfigError
+from dreamer_bird.errors import ConfigError, RunError
+
+_ADDRESS = re.compile(r"\S+:\d+")
 
 
 class Hosts(NamedTuple):
-    """How many hosts share each update, and which of them this is; the first one is the chief."""
+    """The addresses of the hosts that share each update, none of one host alone, and which this is.
 
-    count: int = 1
+    The first one is the chief.
+    """
+
+    addresses: tuple[str, ...] = ()
     number: int = 0
+
+    @property
+    def count(self) -> int:
+        """Return how many hosts there are."""
+        return max(1, len(self.addresses))
 
     @property
     def is_chief(self) -> bool:
@@ -27,26 +41,99 @@ def read_hosts(environment: Mapping[str, str]) -> Hosts:
         return Hosts()
     try:
         settings = json.loads(text)
-        cluster, task = settings["cluster"], settings["task"]
-        kind, index = task["type"], int(task["index"])
-        addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
-        offset = len(cluster.get("chief", [])) if kind == "worker" else 0
-        known = kind in ("chief", "worker") and 0 <= index < len(cluster[kind])
+        kind, index = settings["task"]["type"], int(settings["task"]["index"])
+        hosts = _hosts(settings["cluster"], kind, index)
     except (ValueError, TypeError, LookupError, AttributeError):
-        known = False
-    if not known:
+        hosts = None
+    if hosts is None:
         raise ConfigError(
             'TF_CONFIG: must be like {"cluster": {"worker": ["host:port", ...]}, '
-            '"task": {"type": "worker", "index": 0}}, with chief and worker only'
+            '"task": {"type": "worker", "index": 0}}, with at most one chief, which comes before '
+            "the workers, and nothing else"
         )
-    return Hosts(len(addresses), offset + index)
+    return hosts if hosts.count > 1 else Hosts()
+
+
+def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts | None:
+    """Return the hosts of a cluster, None where it or the place of this host in it is wrong."""
+    chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
+    if not (isinstance(chiefs, list) and isinstance(workers, list)):
+        return None
+    addresses = (*chiefs, *workers)
+    valid = all(_ADDRESS.fullmatch(each) for each in addresses)
+    unique = len(set(addresses)) == len(addresses)
+    if not (valid and unique and cluster.keys() <= {"chief", "worker"} and len(chiefs) <= 1):
+        return None
+    if not (0 <= index < len(cluster[kind])):
+        return None
+    return Hosts(addresses, index + len(chiefs) * (kind == "worker"))
 
 
 def check_split(config: Config, hosts: Hosts) -> None:
     """Refuse, with ConfigError, a batch that cannot be divided among all devices of all hosts."""
-    replicas, batch = config.devices * hosts.count, config.replay.batch
-    if batch % replicas:
-        where = f" on each of {hosts.count} hosts" * (hosts.count > 1)
+    if config.replay.batch % (config.devices * hosts.count):
         raise ConfigError(
-            f"--devices {config.devices}{where}: must divide --replay.batch {batch} evenly"
+            f"--devices {config.devices} on each of {hosts.count} hosts: must divide "
+            f"--replay.batch {config.replay.batch} evenly"
         )
+
+
+def gather(hosts: Hosts, settings: str) -> None:
+    """Wait until all hosts are there, all with the same `settings`.
+
+    TensorFlow would wait too, but can neither be interrupted then nor tell settings apart. Raises
+    ConfigError if they differ, RunError if this host's address cannot be used.
+    """
+    try:
+        server = _listen(hosts.addresses[hosts.number])
+    except OSError as error:
+        own = hosts.addresses[hosts.number]
+        raise RunError(f"{own} of TF_CONFIG, this host's: {error.strerror or error}") from None
+    with server:  # until all are there: who comes second to an address has made a mistake
+        same = (
+            _meet_all(server, hosts, settings) if hosts.is_chief else _meet_chief(hosts, settings)
+        )
+    if not same:
+        raise ConfigError("the hosts have different settings: start all with the same command")
+
+
+def _listen(address: str) -> socket.socket:
+    """Listen at a host's own address, as TensorFlow will."""
+    host, _, port = address.rpartition(":")
+    inside = host == "localhost" or host.startswith("127.")
+    return socket.create_server((host if inside else "", int(port)))
+
+
+def _meet_all(server: socket.socket, hosts: Hosts, settings: str) -> bool:
+    """Wait for all others to call, and tell them whether all have the same settings."""
+    calls: dict[str, tuple[socket.socket, bool]] = {}
+    while len(calls) < hosts.count - 1:
+        connection, _ = server.accept()
+        connection.settimeout(10)
+        with suppress(OSError):
+            number, _, theirs = _receive(connection).partition(" ")
+            if number.isdecimal() and 0 < int(number) < hosts.count:  # else a stranger's
+                calls[number] = connection, theirs == settings
+    same = all(equal for _, equal in calls.values())
+    for connection, _ in calls.values():
+        with connection, suppress(OSError):  # a host that is gone will be missed soon
+            connection.sendall(b"same\n" if same else b"different\n")
+    return same
+
+
+def _meet_chief(hosts: Hosts, settings: str) -> bool:
+    """Call the chief until it answers, when all others have called."""
+    host, _, port = hosts.addresses[0].rpartition(":")
+    while True:
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=10) as chief:
+            chief.settimeout(None)
+            chief.sendall(f"{hosts.number} {settings}\n".encode())
+            if answer := _receive(chief):
+                return answer == "same"
+        time.sleep(1)
+
+
+def _receive(connection: socket.socket) -> str:
+    """Return a line, "" if the connection ends before it does."""
+    line = connection.makefile(encoding="utf-8", errors="replace").readline()
+    return line.removesuffix("\n") if line.endswith("\n") else ""

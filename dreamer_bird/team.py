@@ -26,17 +26,21 @@ UPDATE, FINISHED, STOPPED = 1, 0, -1  # what the chief says comes next
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
+class LostHostError(RunError):
+    """Another host is gone; weights and counters are those after an update."""
+
+
 class Team:
     """This process among those that train one run, and the devices that it uses."""
 
     def __init__(self, devices: int, hosts: Hosts):
-        """Choose the devices; must be called before TensorFlow is used.
+        """Choose the devices and connect to the other hosts; before TensorFlow is used.
 
-        Raises ConfigError where there are not so many.
+        Raises ConfigError where there are not so many devices.
         """
         self._hosts = hosts
         self.strategy = _strategy(devices, hosts)
-        self._words = tf.function(self._exchange, autograph=False)
+        self._exchanging = tf.function(self._exchange, autograph=False)
 
     def build_agent(self, config: Config, spec: Spec) -> Agent:
         """Return an agent whose updates all devices of all hosts share."""
@@ -55,9 +59,15 @@ class Team:
             tf.function(lambda: self.strategy.run(assign), autograph=False)()
 
     def announce_update(self) -> None:
-        """Tell the other hosts that an update follows; Stopped if one of them was told to stop."""
-        if self._hosts.count > 1 and self._say(UPDATE, False)[1]:
-            raise Stopped(signal.SIGTERM)
+        """Tell the other hosts that an update follows.
+
+        Raises Stopped if one of them was told to stop, LostHostError if one is gone.
+        """
+        if self._hosts.count > 1:
+            with self.naming_the_lost(LostHostError):
+                _, stop = self._say(UPDATE, False)
+            if stop:
+                raise Stopped(signal.SIGTERM)
 
     def dismiss(self, word: int) -> None:
         """Tell the other hosts that the run is FINISHED or STOPPED, and wait until they know."""
@@ -82,18 +92,19 @@ class Team:
             raise Stopped(signal.SIGTERM)
 
     @contextmanager
-    def naming_the_lost(self) -> Iterator[None]:
-        """Turn an error of TensorFlow's, for which another host is gone, into a RunError."""
+    def naming_the_lost(self, kind: type[RunError] = RunError) -> Iterator[None]:
+        """Turn an error of TensorFlow's, for which another host is gone, into one of a kind."""
         try:
             yield
         except _LOST as error:
             if self._hosts.count == 1:
                 raise
-            task = re.search(r"/task:(\d+)", str(error))
-            name = f"host {task[1]}" if task else "another host"
-            raise RunError(
-                f"lost {name} of this run; start all of them again, they go on from the last "
-                "checkpoint"
+            named = map(int, re.findall(r"/task:(\d+)", str(error)))
+            lost = next((each for each in named if each != self._hosts.number), None)
+            which = "another" if lost is None else f"{lost} ({self._hosts.addresses[lost]})"
+            raise kind(
+                f"lost host {which} of this run, which may say why itself; start all of them "
+                "again, they go on from the last checkpoint"
             ) from None
 
     def _next_word(self, check: Callable[[], None]) -> int:
@@ -105,7 +116,7 @@ class Team:
 
     def _say(self, word: int, stop: bool) -> tuple[int, int]:
         """Exchange a word of the chief's, and whether any host is to stop, among all hosts."""
-        word, stop = self._words(tf.constant(word), tf.constant(int(stop)))
+        word, stop = self._exchanging(tf.constant(word), tf.constant(int(stop)))
         return int(word), int(stop)
 
     def _exchange(self, word: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

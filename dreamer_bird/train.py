@@ -1,9 +1,10 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dreamer_bird.driver import Act
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
-from dreamer_bird.hosts import Hosts
+from dreamer_bird.hosts import Hosts, gather
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
 from dreamer_bird.player import Player
@@ -24,11 +25,12 @@ from dreamer_bird.reporting import introduction, means
 from dreamer_bird.signals import Stopped, stopping
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
-from dreamer_bird.team import FINISHED, STOPPED, Team
+from dreamer_bird.team import FINISHED, STOPPED, LostHostError, Team
 from dreamer_bird.watchdog import Streak, culprit
 
 VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
+FOLLOWERS_GRACE = 3600.0  # seconds; a host that only computes has nothing to save, and waits
 
 
 def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: EnvWorker) -> None:
@@ -39,29 +41,40 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
 
     Raises RunError if training cannot go on, Stopped when a signal ended it early.
     """
+    config = config.replace(precision=resolve_precision(config.precision))
     with ExitStack() as stack:
-        if hosts.count > 1:
-            print(f"host {hosts.number} of {hosts.count}, waiting for the others", flush=True)
-        team = Team(config.devices, hosts)
-        check = stack.enter_context(stopping())
-        stack.enter_context(team.naming_the_lost())
-        config = config.replace(precision=resolve_precision(config.precision))
+        team = stack.enter_context(_gathered(config, hosts))
         eval_env.reset(0)  # fails before anything is created, if it does
         if not hosts.is_chief:
+            eval_env.close()
+            check = stack.enter_context(stopping(grace=FOLLOWERS_GRACE))
             team.follow(config, eval_env.spec, check)
             return
+        check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.callback(run.logger.close)
         try:
             while stage := run.next_stage():
                 stage()
-        except Stopped:
+        except (Stopped, LostHostError):
             run.write_checkpoint()
             team.dismiss(STOPPED)
             raise
         team.dismiss(FINISHED)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
+
+
+@contextmanager
+def _gathered(config: Config, hosts: Hosts) -> Iterator[Team]:
+    """Yield the team when all hosts are there; their loss is an error of one line from then on."""
+    if hosts.count > 1:
+        print(f"host {hosts.number} of {hosts.count}, waiting for the others", flush=True)
+        # All but the logdir, which only the chief uses.
+        gather(hosts, json.dumps(config.replace(logdir=None).flatten(), sort_keys=True))
+    team = Team(config.devices, hosts)
+    with team.naming_the_lost():
+        yield team
 
 
 class Run:

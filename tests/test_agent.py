@@ -315,7 +315,7 @@ def test_half_precision(make_agent, batch, seed, precision):
     expected = eager_step(make_agent(), batch, seed)
     before = snapshot(agent)
     for _ in range(10):  # float16 halves the scale of the loss until no gradient overflows
-        metrics = eager_step(agent, batch, seed)
+        metrics = agent.train_step(batch, seed)
         assert all(np.isfinite(metrics[f"{key}_loss"]) for key in NETWORKS)
         if not metrics["skipped_updates"]:
             break

@@ -60,6 +60,16 @@ def test_two_and_four_replicas_update_as_one(tmp_path):
     assert moved and all(np.abs(after[name] - before[name]).max() > 1e-5 for name in moved)
     assert_same_updates(two, one)
     assert_same_updates(four, one)
+    assert_skipped(two)
+
+
+def assert_skipped(found):
+    """The third update, in one part of whose batch a number is missing, was none."""
+    before, after = (under(found, f"{update}/variables") for update in ("2", "3"))
+    model = [name for name in before if name.startswith(("rssm", "encoder", "model_optimizer"))]
+    assert model and found["3/metrics/skipped_updates"] == 1
+    for name in model:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
 def test_discrete_actions_and_joined_episodes_are_shared_too(tmp_path):

@@ -77,7 +77,10 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
         (["--tasks", "dmc_hoper_hop"], "--task dmc_hoper_hop: unknown; did you mean dmc_hopper"),
         (["--variants", "bird,drreamer"], "--variant drreamer: unknown; did you mean dreamer?"),
         (["--seeds", "4..0"], "--seeds 4..0: must be a range like 0..4"),
-        (["--seeds", "one"], "--seeds one: must be a whole number"),
+        (["--seeds", "one"], "--seeds one: must be like 0,3,7 or 0..4"),
+        (["--seeds", "0.."], "--seeds 0..: must be like 0,3,7 or 0..4"),
+        (["--tasks", f"{TASK},"], f"--tasks {TASK},: must be names with a comma between"),
+        (["--devices", "3"], "--devices 3: must divide --replay.batch 4 evenly"),
         (["--seeds", "0..3,2"], f"--seeds: {TASK}/dreamer/2 would be there twice"),
         (["--task", TASK], "--task: a sweep takes --tasks"),
         (["--cpus", "2"], "unknown flag --cpus: did you mean --cpus-per-run"),
@@ -156,12 +159,19 @@ def test_an_address_where_nothing_answers_is_named_at_once(tmp_path):
 def test_a_run_gets_what_is_asked_for_or_a_gpu_and_its_part_of_the_cores(
     machines, runs, cpus, gpus, share, beside
 ):
-    assert share_of(machines, runs, cpus, gpus) == share
+    assert share_of(machines, runs, 1, cpus, gpus) == share
     assert at_once(machines, share) == beside
 
 
+def test_a_run_on_several_devices_gets_as_many_gpus():
+    assert share_of([Machine(16, 4)], 180, 2, None, None) == Share(8, 2)
+    assert share_of([Machine(16, 0)], 4, 2, None, None) == Share(4, 0)
+
+
 def test_the_threads_of_a_run_are_as_many_as_its_cores():
-    env = node.environment({"HOME": "/root", "OMP_NUM_THREADS": "64"}, Share(3, 0))
+    base = {"HOME": "/root", "OMP_NUM_THREADS": "64", "TF_CONFIG": "of the sweep's own container"}
+    env = node.environment(base, Share(3, 0))
+    assert "TF_CONFIG" not in env  # or the run would wait for others
     for name in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM", "LP_NUM"):
         assert env[f"{name}_THREADS"] == "3"
     assert env["CUDA_VISIBLE_DEVICES"] == "-1" and env["HOME"] == "/root"
@@ -297,6 +307,15 @@ def test_a_run_whose_node_is_lost_begins_again_when_the_old_one_must_have_ended(
     launch(runs, {"0": [FakeRay.RayError("node lost\nmore"), (0, "")]})
     assert runs[0].state == "done" and time.monotonic() - begun >= 0.5
     assert "retrying: 1 of 2, RayError: node lost\n" in capsys.readouterr().out
+
+
+def test_a_logdir_that_a_lost_try_still_holds_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "ENDING", 0.1)
+    monkeypatch.setattr(launcher, "TICK", 0.1)
+    runs = plan(tmp_path)
+    lost, held = FakeRay.RayError("node lost"), (2, "process 7 on host a is writing in it")
+    launch(runs, {"0": [lost, held, (0, "")]})
+    assert runs[0].state == "done"
 
 
 def test_when_it_is_stopped_all_runs_are_told_and_their_states_are_what_became_of_them(

@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from killing import metrics
 
 from dreamer_bird.config import load
-from dreamer_bird.errors import ConfigError
-from dreamer_bird.hosts import Hosts, check_split, read_hosts
+from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.hosts import Hosts, check_split, gather, read_hosts
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ("--configs", "debug", "--task", "dmc_pendulum_swingup", "--obs", "state")
@@ -33,8 +35,8 @@ def start_hosts():
     """Start the chief and another host, which must not touch its logdir; none is left behind."""
     started = []
 
-    def start(logdir, steps):
-        processes = _start(logdir, steps)
+    def start(logdir, steps, *follower_flags):
+        processes = _start(logdir, steps, *follower_flags)
         started.extend(processes)
         return processes
 
@@ -44,14 +46,15 @@ def start_hosts():
         process.wait()
 
 
-def _start(logdir, steps):
+def _start(logdir, steps, *follower_flags):
     cluster, processes = {"worker": free_addresses(2)}, []
     for index, folder in enumerate((logdir, logdir.with_name("not-the-chiefs"))):
         setting = {"cluster": cluster, "task": {"type": "worker", "index": index}}
         line = [sys.executable, str(ROOT / "run.py"), *FLAGS, "--steps", str(steps)]
+        env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
         process = subprocess.Popen(
-            [*line, "--logdir", str(folder)],
-            env={**os.environ, "TF_CONFIG": json.dumps(setting), "CUDA_VISIBLE_DEVICES": "-1"},
+            [*line, "--logdir", str(folder), *(follower_flags if index else ())],
+            env={**env, "TF_CONFIG": json.dumps(setting), "CUDA_VISIBLE_DEVICES": "-1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,8 +91,10 @@ def test_two_hosts_stopped_lost_and_started_again_train_as_one_host(tmp_path, st
     hosts[1].kill()
     (status, error), _ = ends(hosts)
     assert status == 1
+    assert "run.py: lost host 1 (127.0.0.1:" in error
     assert error.splitlines()[-1].endswith(
-        "lost host 1 of this run; start all of them again, they go on from the last checkpoint"
+        "of this run, which may say why itself; start all of them again, they go on from the last "
+        "checkpoint"
     )
     hosts = start_hosts(logdir, steps)
     assert [status for status, _ in ends(hosts)] == [0, 0]
@@ -104,12 +109,15 @@ def test_two_hosts_stopped_lost_and_started_again_train_as_one_host(tmp_path, st
         assert mine == pytest.approx(other, rel=0.01, abs=0.01)
 
 
+THREE = ("a:1", "b:1", "c:1")
+
+
 @pytest.mark.parametrize(
     ("task", "hosts"),
     [
-        ({"type": "chief", "index": 0}, Hosts(3, 0)),
-        ({"type": "worker", "index": 1}, Hosts(3, 2)),
-        ({"type": "worker", "index": "0"}, Hosts(3, 1)),
+        ({"type": "chief", "index": 0}, Hosts(THREE, 0)),
+        ({"type": "worker", "index": 1}, Hosts(THREE, 2)),
+        ({"type": "worker", "index": "0"}, Hosts(THREE, 1)),
     ],
 )
 def test_the_chief_comes_before_the_workers(task, hosts):
@@ -118,7 +126,10 @@ def test_the_chief_comes_before_the_workers(task, hosts):
 
 
 def test_without_tf_config_there_is_one_host():
-    assert read_hosts({}) == read_hosts({"TF_CONFIG": ""}) == Hosts(1, 0)
+    assert read_hosts({}) == read_hosts({"TF_CONFIG": ""}) == Hosts()
+    one = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'
+    assert read_hosts({"TF_CONFIG": one}) == Hosts()
+    assert Hosts().count == 1 and Hosts().is_chief
 
 
 WRONG = [
@@ -130,6 +141,12 @@ WRONG = [
     '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": ["worker"], "index": 0}}',
     '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": "a:2222"}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 1}}',
+    '{"cluster": {"worker": ["a:1"], "ps": ["c:1"]}, "task": {"type": "worker", "index": 0}}',
 ]
 
 
@@ -146,5 +163,49 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_created(tm
     assert (result.returncode, result.stderr) == (2, message)
     assert not (tmp_path / "x").exists()
     with pytest.raises(ConfigError, match="--devices 2 on each of 3 hosts: must divide"):
-        check_split(load({"devices": 2}), Hosts(3, 1))
-    check_split(load({"devices": 5}), Hosts(2, 1))
+        check_split(load({"devices": 2}), Hosts(THREE, 1))
+    check_split(load({"devices": 5}), Hosts(THREE[:2], 1))
+
+
+def test_hosts_with_different_settings_are_refused(tmp_path, start_hosts):
+    hosts = start_hosts(tmp_path / "run", 10**6, "--actor.lr", "0.5")
+    message = "run.py: the hosts have different settings: start all with the same command\n"
+    assert ends(hosts) == [(2, message), (2, message)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_hosts_meet_whoever_comes_first_and_strangers_do_not_count():
+    addresses = tuple(free_addresses(3))
+    with ThreadPoolExecutor() as pool:
+        late = [pool.submit(gather, Hosts(addresses, number), "same") for number in (2, 1)]
+        time.sleep(0.5)
+        chief = pool.submit(gather, Hosts(addresses, 0), "same")
+        stranger_of(addresses[0])
+        assert [each.result(timeout=20) for each in (*late, chief)] == [None, None, None]
+
+
+def stranger_of(address):
+    host, _, port = address.partition(":")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"GET / HTTP/1.1\n")
+            return
+        time.sleep(0.01)
+
+
+def test_an_address_in_use_is_named():
+    address, other = free_addresses(2)
+    host, _, port = address.partition(":")
+    message = f"{address} of TF_CONFIG, this host's: Address already in use"
+    with socket.create_server((host, int(port))), pytest.raises(RunError, match=message):
+        gather(Hosts((address, other), 0), "")
+
+
+def test_a_host_that_waits_for_another_can_be_stopped(tmp_path, start_hosts):
+    chief, other = start_hosts(tmp_path / "run", 10**6)
+    other.kill()
+    assert "waiting for the others" in chief.stdout.readline()
+    time.sleep(1)
+    chief.terminate()
+    assert chief.wait(timeout=10) in (143, -signal.SIGTERM)

@@ -2,7 +2,7 @@
 
     python tests/updating.py OUT.npz REPLICAS[,REPLICAS] [flags of run.py]
 
-writes metrics, weights and moments after each of two updates, for each number of replicas.
+writes metrics, weights and moments after each of three updates, for each number of replicas.
 """
 
 import sys
@@ -47,8 +47,10 @@ def agent_of(replicas, config, spec):
 
 
 def updates(agent, strategy, batch):
-    """Yield what two updates leave, by name."""
-    for update in (1, 2):
+    """Yield what two updates leave, by name, and a third, of which a replica gets a NaN."""
+    for update in (1, 2, 3):
+        if update == 3:
+            batch["reward"][-1, -1] = np.nan
         metrics = agent.train_step(batch, seeds.stateless(0, "test", update))
         yield from ((f"{update}/metrics/{key}", value.numpy()) for key, value in metrics.items())
         for name, variable in agent.named_variables().items():

@@ -103,7 +103,8 @@ class Board:
         steps = sum(progress.step for progress in self._progress.values())
         total = sum(run.config.steps for run in self._runs)
         speed = sum(self._progress[run.name].fps or 0 for run in self._runs if run.state == RUNNING)
-        words = f"{len(self._runs)} runs: {states}; {steps:,} of {total:,} steps"
+        words = f"{len(self._runs)} run{'s' * (len(self._runs) != 1)}: {states}"
+        words += f"; {steps:,} of {total:,} steps"
         return words + (f", {speed:.0f} a second" if speed else "")
 
     def _say(self, text: str) -> None:

@@ -34,7 +34,9 @@ def main(arguments: list[str]) -> int:
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
     todo = [run for run in runs if run.state == WAITING]
     this = this_machine()
-    share = share_of([this], len(todo), flags.cpus_per_run, flags.gpus_per_run)
+    share = share_of(
+        [this], len(todo), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+    )
     if not flags.address:
         check_fits(this, share)
     board = Board(runs)
@@ -53,9 +55,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(runs: Sequence[Run], this: Machine, flags: Namespace, board: Board) -> None:
-    with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
+    if flags.address:
+        print(f"connecting to {flags.address}", flush=True)
+    with stopping(grace=2 * ENDING) as check, connected(flags.address, this) as ray:
         machines = machines_of(ray) if flags.address else [this]
-        share = share_of(machines, len(runs), flags.cpus_per_run, flags.gpus_per_run)
+        share = share_of(
+            machines, len(runs), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+        )
         if not at_once(machines, share):
             warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
         with board:
@@ -71,7 +77,11 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--seeds", type=_seeds, required=True, help="0,3,7 or 0..4, which has both ends")
     add("--logdir", type=Path, default="logdir", help="runs land in it as task/variant/seed")
     add("--cpus-per-run", type=whole(1), help="cores of a run (an equal part of all)")
-    add("--gpus-per-run", type=_gpus, help="GPUs of a run, 0.5 for half a one (1 if there are any)")
+    add(
+        "--gpus-per-run",
+        type=_gpus,
+        help="GPUs of a run, 0.5 for half a one (--devices, if there are any)",
+    )
     add("--address", type=_address, help="HOST:PORT of a Ray cluster, or auto (start Ray here)")
     add("--retries", type=whole(0), default=3, help="of a run that failed (3)")
     add("--dry-run", action="store_true", help="print the plan with time, memory and disk")
@@ -89,15 +99,20 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
 
 
 def _names(text: str) -> list[str]:
-    return text.split(",")
+    names = text.split(",")
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"{text}: must be names with a comma between")
+    return names
 
 
 def _seeds(text: str) -> list[int]:
     seeds = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
-        low = whole(0)(first)
-        high = whole(0)(last) if dots else low
+        if not (first.isdecimal() and (last.isdecimal() or not dots)):
+            raise argparse.ArgumentTypeError(f"{text}: must be like 0,3,7 or 0..4")
+        low = int(first)
+        high = int(last) if dots else low
         if high < low or high - low >= MOST_SEEDS:
             raise argparse.ArgumentTypeError(f"{part}: must be a range like 0..4")
         seeds += range(low, high + 1)

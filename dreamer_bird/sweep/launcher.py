@@ -79,13 +79,16 @@ class Launcher:
         try:
             status, reason = self._ray.get(task)
         except self._ray.exceptions.RayError as error:  # the node or Ray's process is lost
+            status, reason = 1, f"{type(error).__name__}: {one_line(error)}"
             # If the run still lives, it learns that from its standard input, saves and ends.
-            status, reason, pause = 1, f"{type(error).__name__}: {one_line(error)}", ENDING
+            pause = ENDING
+        if status == BAD_SETTINGS:  # after a failure: the lost try still holds the logdir
+            pause = ENDING
         if status == 0:
             self._change(run, DONE)
         elif status in TOLD_TO_STOP:
             self._change(run, STOPPED, reason)
-        elif status == BAD_SETTINGS or run.failures == self._retries:
+        elif (status == BAD_SETTINGS and not run.failures) or run.failures == self._retries:
             self._change(run, FAILED, f"{reason}; see {run.log}")
         else:
             run.failures += 1

@@ -53,13 +53,16 @@ def this_machine() -> Machine:
     return Machine(max(1, int(machine.cores()[1])), len(gpus))
 
 
-def share_of(machines: Sequence[Machine], runs: int, cpus: int | None, gpus: float | None) -> Share:
-    """Return what each of `runs` gets: what is asked for, else a GPU and an equal part of cores.
+def share_of(
+    machines: Sequence[Machine], runs: int, devices: int, cpus: int | None, gpus: float | None
+) -> Share:
+    """Return what each of `runs` gets: what is asked for, else a GPU for each of its devices, where
+    there are GPUs, and an equal part of the cores.
 
     Where not all runs fit at once, those that do share the cores.
     """
     if gpus is None:
-        gpus = float(any(each.gpus for each in machines))
+        gpus = float(devices * any(each.gpus for each in machines))
     able = [each for each in machines if each.gpus >= gpus]
     if cpus is None and able:
         spread = max(1, math.ceil(runs / len(able)))
@@ -138,8 +141,9 @@ def _connect(ray: ModuleType, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         _init(ray, address)
     except Exception as error:  # a wrong port, another version of Ray or Python: of many kinds
-        reason = getattr(error, "strerror", None) or one_line(error)
-        hint = "; if the cluster wants a token: RAY_AUTH_MODE=token" * ("Ray" in reason)
+        reason = (getattr(error, "strerror", None) or one_line(error)).rstrip(".")
+        wary = address != "auto" and "Ray" in reason
+        hint = "; if the cluster wants a token: RAY_AUTH_MODE=token" * wary
         raise RunError(f"--address {address}: {reason}{hint}") from None
 
 

@@ -76,7 +76,8 @@ def environment(base: Mapping[str, str], share: Share) -> dict[str, str]:
         others |= _rendering_device(base)
     else:
         others["CUDA_VISIBLE_DEVICES"] = "-1"
-    return {**base, **threads, **others}
+    alone = {key: value for key, value in base.items() if key != "TF_CONFIG"}
+    return {**alone, **threads, **others}
 
 
 def main() -> int:
