@@ -197,9 +197,10 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
 def of_today(saved: Config) -> dict[str, object]:
     """Return the dotted settings of a run, with what it did where a setting is younger than it."""
     settings = saved.flatten()
-    if "env.time_limit" not in settings:  # not a run's
+    limit, repeat = settings.get("env.time_limit"), settings.get("env.action_repeat")
+    if not (isinstance(limit, int) and isinstance(repeat, int) and repeat > 0):  # not a run's
         return settings
-    return ADDED | {"train.every": _derived(settings)["train.every"]} | settings
+    return ADDED | {"train.every": limit // repeat * repeat} | settings
 
 
 def differences(saved: Config, new: Config) -> list[str]:

@@ -131,9 +131,10 @@ class Team:
 
 def _strategy(devices: int, hosts: Hosts) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
-    if gpus and devices > len(gpus):
-        raise ConfigError(f"--devices {devices}: this machine has {len(gpus)} GPUs")
-    tf.config.set_visible_devices(gpus[:devices], "GPU")
+    if gpus:
+        if devices > len(gpus):
+            raise ConfigError(f"--devices {devices}: this machine has {len(gpus)} GPUs")
+        tf.config.set_visible_devices(gpus[:devices], "GPU")
     if hosts.count > 1:
         if not gpus and devices > 1:
             raise ConfigError(f"--devices {devices}: this one of {hosts.count} hosts has no GPU")

@@ -18,6 +18,13 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("kills") < 10:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="`make soak` runs it"))
+
+
 @pytest.fixture
 def kills(request):
     return request.config.getoption("kills")

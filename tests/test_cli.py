@@ -24,7 +24,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def trained(monkeypatch):
     """Replace training by a list of the configurations it was asked to train."""
     configs = []
-    module = types.SimpleNamespace(train=lambda config, envs, eval_env: configs.append(config))
+    module = types.SimpleNamespace(
+        train=lambda config, hosts, envs, eval_env: configs.append(config)
+    )
     monkeypatch.setitem(sys.modules, "dreamer_bird.train", module)
     monkeypatch.setattr(workers, "start_worker", lambda config, name: nullcontext(name))
     return configs
@@ -150,7 +152,7 @@ def test_flags_that_cannot_be_parsed(arguments, message):
 def test_errors_of_a_run_are_told_without_a_traceback(
     trained, monkeypatch, capsys, tmp_path, error, status
 ):
-    def fail(config, envs, eval_env):
+    def fail(config, hosts, envs, eval_env):
         raise error("what happened")
 
     monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
@@ -162,7 +164,7 @@ def test_errors_of_a_run_are_told_without_a_traceback(
 
 
 def test_errors_of_the_program_keep_their_traceback(trained, monkeypatch, tmp_path):
-    def fail(config, envs, eval_env):
+    def fail(config, hosts, envs, eval_env):
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)

@@ -10,6 +10,7 @@ from dreamer_bird import checkpoint
 from dreamer_bird.config import load
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.hosts import Hosts
 from dreamer_bird.signals import Stopped
 from dreamer_bird.watchdog import DivergedError
 
@@ -46,6 +47,7 @@ class Noise(gymnasium.Env):
 
 @pytest.fixture
 def make_run(tmp_path):
+    from dreamer_bird.team import Team
     from dreamer_bird.train import Run
 
     made = []
@@ -57,7 +59,8 @@ def make_run(tmp_path):
         noise = partial(Noise, tmp_path / "fail")
         *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
         (tmp_path / folder).mkdir(exist_ok=True)
-        run = Run(config, tmp_path / folder, envs, eval_env, check)
+        team = Team(1, Hosts())
+        run = Run(config, tmp_path / folder, team, envs, eval_env, check)
         made.append(run)
         return run
 

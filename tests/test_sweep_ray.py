@@ -113,6 +113,7 @@ def cluster():
             kill_all(family)
 
 
+@pytest.mark.long
 def test_started_again_on_a_cluster_it_runs_what_is_missing_and_leaves_the_cluster(folder, cluster):
     head, address, env = cluster
     (folder / "mended").touch()
@@ -164,6 +165,7 @@ def inside(folder, monkeypatch):
     return folder
 
 
+@pytest.mark.long
 def test_interrupted_at_the_terminal_all_runs_save_and_nothing_is_left(inside):
     status, output, left = interrupted(
         inside, "1,2", lambda sweep: sweep.signal(signal.SIGINT, True)
@@ -175,6 +177,7 @@ def test_interrupted_at_the_terminal_all_runs_save_and_nothing_is_left(inside):
     assert_saved(inside, (1, 2))
 
 
+@pytest.mark.long
 def test_when_the_sweep_is_killed_its_runs_save_and_end_by_themselves(inside):
     status, *_ = interrupted(inside, "3,4", lambda sweep: sweep.signal(signal.SIGKILL))
     assert status == -signal.SIGKILL

@@ -17,11 +17,8 @@ from dreamer_bird.sweep.node import environment
 TASK, VARIANTS, SEEDS = "dmc_cartpole_balance", ("dreamer", "bird"), (0, 1)
 
 
-@pytest.fixture(autouse=True)
-def only_at_length(kills):
-    pytest.importorskip("ray")
-    if kills < 10:
-        pytest.skip("minutes long: `make soak` runs it")
+pytest.importorskip("ray")
+pytestmark = pytest.mark.long
 
 
 def by_hand(logdir, variant, seed):
