@@ -77,17 +77,10 @@ def wait_for_a_step(logdir, step):
         time.sleep(0.05)
 
 
-def test_two_hosts_stopped_lost_and_started_again_train_as_one_host(tmp_path, start_hosts):
-    logdir, steps = tmp_path / "run", "2000"
+def test_two_hosts_lost_and_started_again_train_as_one_host(tmp_path, start_hosts):
+    logdir, steps = tmp_path / "run", "1200"
     hosts = start_hosts(logdir, steps)
     wait_for_a_step(logdir, 600)
-    hosts[1].send_signal(signal.SIGTERM)
-    assert [status for status, _ in ends(hosts)] == [143, 143]
-    last = metrics(logdir)[-1]["step"]
-    assert str(last) in max(path.name for path in (logdir / "checkpoints").iterdir())
-
-    hosts = start_hosts(logdir, steps)
-    wait_for_a_step(logdir, last + 200)
     hosts[1].kill()
     (status, error), _ = ends(hosts)
     assert status == 1
@@ -107,6 +100,18 @@ def test_two_hosts_stopped_lost_and_started_again_train_as_one_host(tmp_path, st
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=0.01, abs=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_either_host_saves_and_stops_both(told, tmp_path, start_hosts):
+    logdir = tmp_path / "run"
+    hosts = start_hosts(logdir, 10**6)
+    wait_for_a_step(logdir, 600)
+    hosts[told].send_signal(signal.SIGTERM)
+    assert [status for status, _ in ends(hosts)] == [143, 143]
+    last = metrics(logdir)[-1]["step"]
+    assert str(last) in max(path.name for path in (logdir / "checkpoints").iterdir())
 
 
 THREE = ("a:1", "b:1", "c:1")
