@@ -43,6 +43,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
     """
     config = config.replace(precision=resolve_precision(config.precision))
     with ExitStack() as stack:
+        # Before `stopping`: TensorFlow sets a handler of SIGTERM of its own among several hosts.
         team = stack.enter_context(_gathered(config, hosts))
         eval_env.reset(0)  # fails before anything is created, if it does
         if not hosts.is_chief:

@@ -26,6 +26,17 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def run_script():
+    """Run script.py of the working folder in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "script.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
 def write(folder, name, code):
     (folder / f"{name}.py").write_text(textwrap.dedent(code))
 
@@ -221,13 +232,7 @@ def test_a_script_may_register_what_it_defines_itself(folder):
     """
     (folder / "point.py").write_text(EXAMPLE.read_text())
     write(folder, "script", code)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_script()
     assert (done.stdout, done.stderr) == ("(2,)\n", "")
 
 
@@ -242,13 +247,7 @@ def test_a_script_that_imports_tensorflow_at_its_top_level_is_told_so(folder):
                 env.reset(1)
     """
     write(folder, "script", code)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = run_script()
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     words = f"{folder / 'script.py'}: imports TensorFlow at its top level, and environments, which"

@@ -166,15 +166,22 @@ def inside(folder, monkeypatch):
 
 
 @pytest.mark.long
-def test_interrupted_at_the_terminal_all_runs_save_and_nothing_is_left(inside):
-    status, output, left = interrupted(
-        inside, "1,2", lambda sweep: sweep.signal(signal.SIGINT, True)
-    )
-    assert (status, left) == (130, [])
+@pytest.mark.parametrize(
+    ("number", "typed", "status", "seeds"),
+    [(signal.SIGINT, True, 130, (1, 2)), (signal.SIGTERM, False, 143, (5, 6))],
+)
+def test_when_it_is_told_to_stop_all_runs_save_and_nothing_is_left(
+    inside, number, typed, status, seeds
+):
+    """An interrupt that is typed reaches all processes of the terminal."""
+    names = ",".join(map(str, seeds))
+    ended, output, left = interrupted(inside, names, lambda sweep: sweep.signal(number, typed))
+    assert (ended, left) == (status, [])
     assert output.count(": stopped\n") == 2 and "2 runs: 2 stopped" in output
-    assert output.endswith("run.py: stopped by SIGINT; the same command goes on from here\n")
+    name = signal.Signals(number).name
+    assert output.endswith(f"run.py: stopped by {name}; the same command goes on from here\n")
     assert "Traceback" not in output
-    assert_saved(inside, (1, 2))
+    assert_saved(inside, seeds)
 
 
 @pytest.mark.long

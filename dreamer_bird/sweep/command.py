@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
 def _train(runs: Sequence[Run], this: Machine, flags: Namespace, board: Board) -> None:
     if flags.address:
         print(f"connecting to {flags.address}", flush=True)
-    with stopping(grace=2 * ENDING) as check, connected(flags.address, this) as ray:
+    # In this order: Ray sets a handler of SIGTERM of its own when it starts.
+    with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
         machines = machines_of(ray) if flags.address else [this]
         share = share_of(
             machines, len(runs), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run

@@ -79,9 +79,8 @@ class Launcher:
         try:
             status, reason = self._ray.get(task)
         except self._ray.exceptions.RayError as error:  # the node or Ray's process is lost
-            status, reason = 1, f"{type(error).__name__}: {one_line(error)}"
             # If the run still lives, it learns that from its standard input, saves and ends.
-            pause = ENDING
+            status, reason, pause = 1, f"{type(error).__name__}: {one_line(error)}", ENDING
         if status == BAD_SETTINGS:  # after a failure: the lost try still holds the logdir
             pause = ENDING
         if status == 0:
