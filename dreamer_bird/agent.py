@@ -32,10 +32,11 @@ PolicyState = tuple[State, tf.Tensor]  # latent state and the action that follow
 class Agent(tf.Module):
     """World model, actor and value, and how they learn."""
 
-    def __init__(self, config: Config, spec: Spec):
+    def __init__(self, config: Config, spec: Spec, learns: bool = True):
         """Build all networks, with weights that depend on `config.seed` alone.
 
-        Inside the scope of a strategy of `tf.distribute` its replicas share every update.
+        Inside the scope of a strategy of `tf.distribute` its replicas share every update. One that
+        only acts has no optimizers.
         """
         super().__init__("agent")
         self._strategy = tf.distribute.get_strategy()
@@ -77,7 +78,10 @@ class Agent(tf.Module):
                 ("actor", self.actor, actor),
                 ("value", self.value, value),
             )
+            if learns
         }
+        # No Python control flow depends on tensors; tracing without autograph takes half the time.
+        self._train_step = tf.function(self._whole_step, autograph=False, jit_compile=config.xla)
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
@@ -119,9 +123,7 @@ class Agent(tf.Module):
             lambda new, old: tf.where(where[:, None], new, old), first, state
         )
 
-    # No Python control flow depends on tensors; tracing without autograph takes half the time.
-    @tf.function(autograph=False)
-    def train_step(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def train_step(self, batch: Batch, seed: tf.Tensor) -> Metrics:
         """Update world model, actor and value once (Algorithm 1) and return metrics, scalars.
 
         Args:
@@ -130,6 +132,9 @@ class Agent(tf.Module):
                 observation at `t`, and `reward[:, t]` came with it.
             seed: of all samples, `[2]`.
         """
+        return self._train_step(batch, seed)
+
+    def _whole_step(self, batch: Batch, seed: tf.Tensor) -> Metrics:
         metrics = self._strategy.run(self._replica_step, (batch, seed))
         # All replicas have the same.
         return {

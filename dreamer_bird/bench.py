@@ -24,7 +24,7 @@ from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import RunError
 from dreamer_bird.flops import flops_per_step
-from dreamer_bird.startup import quietly
+from dreamer_bird.startup import quietly, use_threads
 from dreamer_bird.workers import start_worker
 
 BLOCKS = 10  # of updates, in a whole run
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     config = load(*parse_flags(settings))
     with quietly():
         from dreamer_bird.precision import resolve_precision
+    use_threads(config.threads)
     config = config.replace(precision=resolve_precision(config.precision))
     figures = {"precision": config.precision}
     for name, measure in _PARTS.items():
@@ -119,13 +120,14 @@ def measure_run(config: Config, steps: int) -> dict[str, float]:
     env_steps = blocks[-1]["step"] - start["step"]
     parts = Counter()
     for block in blocks:
-        parts.update({key: block[key] for key in block if key.startswith("seconds/")})
+        parts.update({key: block[key] for key in block if key.startswith("seconds")})
     # Blocks that come due together are one after the other: no step and so no fps lies between.
-    wall = sum(parts.values())
+    wall = sum(value for key, value in parts.items() if key.startswith("seconds/"))
     train, render = parts["seconds/train"], parts["seconds/render"]
+    act = parts["seconds/act"] + parts["seconds_beside/act"]
     return {
         "env_steps_per_s": env_steps / wall,
-        "act_ms": 1000 * parts["seconds/act"] * repeat / env_steps,
+        "act_ms": 1000 * act * repeat / env_steps,
         "replay_ms": 1000 * parts["seconds/replay"] / (len(blocks) * config.train.updates),
         "share_train": train / wall,
         "share_render": render / wall,

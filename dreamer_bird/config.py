@@ -86,6 +86,7 @@ _RULES = {
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
     Rule(int, low=1, high=1000): "envs devices",
+    Rule(int, low=1, high=1000, nullable=True): "threads",
     Rule(int, low=1, high=100): """model.state_layers model.reward_layers model.discount_layers
         actor.layers value.layers""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
@@ -99,7 +100,7 @@ _RULES = {
         actor.init_std actor.min_std actor.mean_scale worker.timeout""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
-    Rule(bool): "env.shadows objective.weight_value_loss",
+    Rule(bool): "xla train.overlap env.shadows objective.weight_value_loss",
     Rule(bool, nullable=True): "model.discount_head",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
     Rule(str, nullable=True): "logdir",
@@ -113,7 +114,7 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
 ADDED = {
     **{"obs": "pixels", "env.size": 64, "model.state_layers": 3, "model.state_std": 0.03},
-    **{"envs": 1, "devices": 1},
+    **{"envs": 1, "devices": 1, "threads": None, "xla": False, "train.overlap": False},
 }
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
@@ -122,6 +123,8 @@ RESUMABLE = {
     "logdir",
     "devices",
     "precision",
+    "threads",
+    "xla",
     "train.eval_every",
     "train.save_every",
     "train.keep",
@@ -266,6 +269,8 @@ def _check_together(values: Mapping) -> None:
         raise ConfigError(f"--env.action_repeat {repeat}: longer than --env.time_limit {limit}")
     if batch % devices:
         raise ConfigError(f"--devices {devices}: must divide --replay.batch {batch} evenly")
+    if values["xla"] and devices > 1:
+        raise ConfigError(f"--xla true: compiles updates of one device, not of --devices {devices}")
     if length > frames:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
     if capacity is not None and capacity < limit:

@@ -34,6 +34,7 @@ class Player:
             check: called before each agent step; may raise Stopped.
         """
         self._agent, self._seed, self._restarts, self._check = agent, seed, restarts, check
+        self._limit = limit
         self._bad_actions = Streak("actions", limit)
         self.nonfinite_actions = 0  # since they were last logged
 
@@ -45,6 +46,17 @@ class Player:
     @state.setter
     def state(self, state: list) -> None:
         self._bad_actions.state, self.nonfinite_actions = state
+
+    def fork(self) -> "Player":
+        """Return a player that goes on from here, for episodes that may never count."""
+        fork = Player(self._agent, self._seed, self._restarts, self._limit, self._check)
+        fork.state = [self._bad_actions.state, 0]
+        return fork
+
+    def take_over(self, fork: "Player") -> None:
+        """Count what a fork has counted."""
+        bad_actions, nonfinite = fork.state
+        self.state = [bad_actions, self.nonfinite_actions + nonfinite]
 
     def play(
         self,

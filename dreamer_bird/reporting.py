@@ -1,15 +1,49 @@
-"""What a run says of itself: what it is and needs, and the means of its updates."""
+"""What a run says of itself: what it is and needs, its episodes, and the means of its updates."""
 
 import shutil
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from dreamer_bird.config import Config
+from dreamer_bird.logger import Logger
 from dreamer_bird.needs import disk_bytes, replay_bytes
 from dreamer_bird.storage import Arrays
+
+
+class Reporter:
+    """Puts into Dreamer's keys and units what happens in a run."""
+
+    def __init__(self, logger: Logger, config: Config, step: int):
+        """Take where it is written, and the environment step at which the run begins or goes on."""
+        self._logger, self._expl_amount = logger, config.train.expl_amount
+        self._last = step, time.monotonic()
+
+    def episode(self, name: str, step: int, episodes: int, episode: Arrays) -> None:
+        """Log an episode, "train" or "test", and how many were played for training until then."""
+        total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
+        values = {f"{name}/return": total, f"{name}/length": length, "episodes": episodes}
+        self._logger.scalars(step, values)
+        if name == "train":
+            self._logger.progress(step, episodes, total)
+        else:
+            self._logger.say(f"evaluation at step {step:,}: return {total:.1f}")
+
+    def block(
+        self, step: int, history: Arrays, nonfinite_actions: int, times: Mapping[str, float]
+    ) -> None:
+        """Log the mean of each metric over a block of updates, and the time since the last one."""
+        last_step, last_time = self._last
+        self._last = step, time.monotonic()
+        values = means(history)
+        values["skipped_updates"] = history["skipped_updates"].sum()
+        values["nonfinite_actions"] = nonfinite_actions
+        values["expl_amount"] = self._expl_amount
+        values["fps"] = (step - last_step) / (self._last[1] - last_time)
+        self._logger.scalars(step, values | times)
 
 
 def introduction(

@@ -17,3 +17,15 @@ def quietly() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+def use_threads(count: int | None) -> None:
+    """Let TensorFlow compute with so many threads, None: as many as there are cores.
+
+    Before anything is computed; each operation is split among them, and as many run at once.
+    """
+    if count:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(count)

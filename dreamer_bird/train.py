@@ -2,34 +2,34 @@
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from dreamer_bird import checkpoint, seeds
+from dreamer_bird.collector import Collector
 from dreamer_bird.config import Config
-from dreamer_bird.driver import Act
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.evaluator import Evaluator
 from dreamer_bird.hosts import Hosts, gather
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
-from dreamer_bird.player import Player
 from dreamer_bird.precision import resolve_precision
+from dreamer_bird.prefetch import prefetched
 from dreamer_bird.replay import Replay
-from dreamer_bird.reporting import introduction, means
+from dreamer_bird.reporting import Reporter, introduction
 from dreamer_bird.signals import Stopped, stopping
+from dreamer_bird.startup import use_threads
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
 from dreamer_bird.team import FINISHED, STOPPED, LostHostError, Team
 from dreamer_bird.watchdog import Streak, culprit
 
-VIDEO_SEQUENCES = 6
-VIDEO_CONTEXT = 5
 FOLLOWERS_GRACE = 3600.0  # seconds; a host that only computes has nothing to save, and waits
 
 
@@ -43,6 +43,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
     """
     config = config.replace(precision=resolve_precision(config.precision))
     with ExitStack() as stack:
+        use_threads(config.threads)
         # Before `stopping`: TensorFlow sets a handler of SIGTERM of its own among several hosts.
         team = stack.enter_context(_gathered(config, hosts))
         eval_env.reset(0)  # fails before anything is created, if it does
@@ -114,12 +115,12 @@ class Run:
         self.replay = Replay(logdir / "episodes", capacity, length, observations)
         self.joins = may_terminate(config.task)  # sequences, from one episode into the next
         self.agent = team.build_agent(config, self.spec)
-        limits = config.worker.restarts, config.train.max_skipped
-        self.player = Player(self.agent, config.seed, *limits, check)
+        self.collector = Collector(config, self.spec, self.agent, envs, check, self.watch)
+        self.evaluator = Evaluator(config, self.agent, eval_env, self.replay, check)
         metrics_size = self._restore()
         team.share_weights(self.agent)
         self.logger = Logger(logdir, config.steps, self.step, metrics_size)
-        self.last_log = self.step, time.monotonic()
+        self.reporter = Reporter(self.logger, config, self.step)
         self._introduce()
         if metrics_size is None:
             self.write_checkpoint()  # to which whatever is logged from now on belongs
@@ -138,24 +139,20 @@ class Run:
         return None if finished else self.collect
 
     def collect(self) -> None:
-        """Play an episode in each training environment, and add them to the replay."""
-        numbers = range(self.episodes, self.episodes + self._due_episodes())
-        if self.prefilled is None:
-            act = self.player.random(self.envs[0].action_space, self.episodes)
-        else:
-            act = self._policy("act", training=True)
-        starts = [seeds.integer(self.config.seed, "environment", number) for number in numbers]
-        for episode in self.player.play(self.envs[: len(starts)], act, starts, self.watch):
+        """Add to the replay an episode of each training environment."""
+        random = self.prefilled is None
+        collect = self.collector.collect_random if random else self.collector.collect
+        for episode in collect(self.episodes, self._due_episodes()):
             self._add(episode)
 
     def _due_episodes(self) -> int:
         """Return how many to play at once, such that no more are played than one by one."""
         config = self.config
         if self.prefilled is None:
-            left = config.train.prefill - self.episodes
+            left = max(config.train.prefill - self.episodes, 1)
         else:
             left = math.ceil((config.steps - self.step) / config.env.time_limit)
-        return min(len(self.envs), max(left, 1))
+        return min(len(self.envs), left)
 
     def _add(self, episode: Arrays) -> None:
         length = len(episode["reward"]) - 1
@@ -167,21 +164,13 @@ class Run:
         enough |= self.replay.holds_a_sequence
         if self.prefilled is None and self.episodes >= self.config.train.prefill and enough:
             self.prefilled = self.step
-        self._log_episode("train", episode)
+        with self.watch("log"):
+            self.reporter.episode("train", self.step, self.episodes, episode)
 
     def update(self) -> None:
         """Train for a block of updates, and log their means."""
-        while len(self.history) < self.config.train.updates:
-            self.check()
-            with self.watch("replay"):
-                rng = seeds.generator(self.config.seed, "replay", self.updates)
-                draw = self.replay.sample_joined if self.joins else self.replay.sample
-                batch = draw(self.config.replay.batch, rng)
-            with self.watch("train"):
-                self.team.announce_update()
-                seed = seeds.stateless(self.config.seed, "train", self.updates)
-                self.history.append(self.agent.train_step(batch, seed))
-            self.updates += 1
+        with self.collector.ahead(self.episodes, self._due_episodes()):
+            self._train()
         with self.watch("train"):
             history = self._history()
         self.history = []
@@ -190,18 +179,45 @@ class Run:
             metrics = {key: column[number] for key, column in history.items()}
             self.bad_updates.count(culprit(metrics) if skipped else None)
 
+    def _train(self) -> None:
+        """Make the updates of a block that are missing."""
+        end = self.updates + self.config.train.updates - len(self.history)
+        with closing(prefetched(self._draw, range(self.updates, end))) as batches:
+            while self.updates < end:
+                self.check()
+                with self.watch("replay"):
+                    batch = next(batches)
+                with self.watch("train"):
+                    self.team.announce_update()
+                    seed = seeds.stateless(self.config.seed, "train", self.updates)
+                    self.history.append(self.agent.train_step(batch, seed))
+                self.updates += 1
+
+    def _draw(self, update: int) -> dict[str, tf.Tensor]:
+        """Return the batch of an update, on the device."""
+        rng = seeds.generator(self.config.seed, "replay", update)
+        draw = self.replay.sample_joined if self.joins else self.replay.sample
+        batch = draw(self.config.replay.batch, rng)
+        return {key: tf.convert_to_tensor(value) for key, value in batch.items()}
+
+    def _log_updates(self, history: Arrays) -> None:
+        players = self.collector.player, self.evaluator.player
+        times = {f"seconds/{part}": time for part, time in self.watch.flush().items()}
+        ahead = self.collector.watch_ahead.flush()
+        times |= {f"seconds_beside/{part}": time for part, time in ahead.items()}
+        with self.watch("log"):
+            nonfinite = sum(player.nonfinite_actions for player in players)
+            self.reporter.block(self.step, history, nonfinite, times)
+        for player in players:
+            player.nonfinite_actions = 0
+
     def evaluate(self) -> None:
         """Play an episode with the mode of the policy, and predict some sequences open-loop."""
         with self.watch("evaluate"):
-            seed = seeds.integer(self.config.seed, "evaluation environment", self.step)
-            act, films = self._policy("evaluate", training=False), self.eval_env.renders
-            (episode,) = self.player.play([self.eval_env], act, [seed], Stopwatch(), frames=films)
-            if films:
-                self.logger.video(self.step, "evaluation", episode["frame"], save=True)
-            if self.replay.holds_a_sequence:  # what is predicted ends with the episode
-                self._evaluate_predictions()
+            episode = self.evaluator.evaluate(self.step, self.episodes, self.logger)
         self.next_eval = _next_multiple(self.step, self.config.train.eval_every)
-        self._log_episode("test", episode)
+        with self.watch("log"):
+            self.reporter.episode("test", self.step, self.episodes, episode)
 
     def save(self) -> None:
         """Write the checkpoint that is due."""
@@ -217,9 +233,15 @@ class Run:
         folder = self.logdir / "checkpoints"
         with self.watch("log"):
             arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
+            copied = self.collector.copied_weights
+            arrays |= {f"{_COPIED}{name}": v.numpy() for name, v in copied.items()}
             arrays |= {f"{_HISTORY}{key}": column for key, column in self._history().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
-            header |= {"bad_updates": self.bad_updates.state, "player": self.player.state}
+            header |= {
+                "bad_updates": self.bad_updates.state,
+                "evaluator": self.evaluator.player.state,
+            }
+            header |= {"player": self.collector.player.state, "copied": self.collector.copied_for}
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
             header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
@@ -238,11 +260,7 @@ class Run:
                     f"the checkpoint in {self.logdir} is of {name} {header[name]}, "
                     f"not {self.config[name]}"
                 )
-        history = {
-            name.removeprefix(_HISTORY): arrays.pop(name)
-            for name in list(arrays)
-            if name.startswith(_HISTORY)
-        }
+        history, copied = (_pop_all(arrays, prefix) for prefix in (_HISTORY, _COPIED))
         rows = zip(*history.values(), strict=True)
         self.history = [dict(zip(history, row, strict=True)) for row in rows]
         # Each precision starts from a loss scale of its own.
@@ -250,7 +268,12 @@ class Run:
         header.setdefault("prefilled", self._prefilled_of_old(header))
         for name in _COUNTERS:
             setattr(self, name, header[name])
-        self.bad_updates.state, self.player.state = header["bad_updates"], header["player"]
+        self.bad_updates.state, self.collector.player.state = (
+            header["bad_updates"],
+            header["player"],
+        )
+        self.evaluator.player.state = header.get("evaluator", self.evaluator.player.state)
+        self.collector.restore(copied, header.get("copied"))
         train = self.config.train  # in which evaluations and checkpoints may be due earlier now
         self.next_eval = min(self.next_eval, _next_multiple(self.step, train.eval_every))
         self.next_save = min(self.next_save, _next_multiple(self.step, train.save_every))
@@ -263,61 +286,9 @@ class Run:
         steps = env.time_limit // env.action_repeat * env.action_repeat
         return prefill * steps if header["episodes"] >= prefill else None
 
-    def _policy(self, purpose: str, training: bool) -> Act:
-        idle = self.spec.idle_action()
-        return self.player.policy(purpose, self.episodes, training, idle)
-
     def _history(self) -> Arrays:
         keys = self.history[0] if self.history else {}
         return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
-
-    def _sample(self, purpose: str, size: int) -> tuple[Arrays, np.ndarray]:
-        """Return sequences for an evaluation, and a seed."""
-        rng = seeds.generator(self.config.seed, purpose, self.step)
-        seed = seeds.stateless(self.config.seed, purpose, self.step)
-        return self.replay.sample(size, rng), seed
-
-    def _evaluate_predictions(self) -> None:
-        if "image" in self.spec.observation:
-            self.logger.video(self.step, "open_loop", self._open_loop_video())
-        self._log_model_error()
-
-    def _open_loop_video(self) -> np.ndarray:
-        batch, seed = self._sample("video", VIDEO_SEQUENCES)
-        context = min(VIDEO_CONTEXT, self.config.replay.length // 2)
-        video = self.agent.predict(batch, context, seed).numpy()  # [B, T, H, 3 W, 3]
-        return np.concatenate(video, axis=1)
-
-    def _log_model_error(self) -> None:
-        batch, seed = self._sample("model error", self.config.replay.batch)
-        errors = self.agent.model_error(batch, seed).numpy()  # [H], agent steps ahead
-        self.logger.scalars(self.step, {"model_error": errors.mean()})
-        ahead = {f"model_error/{h:02d}": error for h, error in enumerate(errors, 1)}
-        self.logger.tensorboard(self.step, ahead)
-
-    def _log_episode(self, name: str, episode: Arrays) -> None:
-        total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
-        values = {f"{name}/return": total, f"{name}/length": length, "episodes": self.episodes}
-        with self.watch("log"):
-            self.logger.scalars(self.step, values)
-        if name == "train":
-            self.logger.progress(self.step, self.episodes, total)
-        else:
-            self.logger.say(f"evaluation at step {self.step:,}: return {total:.1f}")
-
-    def _log_updates(self, history: Arrays) -> None:
-        """Log the mean of each metric over an update block, and the time since the last one."""
-        last_step, last_time = self.last_log
-        now = time.monotonic()
-        values = means(history)
-        values["skipped_updates"] = history["skipped_updates"].sum()
-        values["nonfinite_actions"] = self.player.nonfinite_actions
-        values["expl_amount"] = self.config.train.expl_amount
-        values["fps"] = (self.step - last_step) / (now - last_time)
-        values |= {f"seconds/{part}": value for part, value in self.watch.flush().items()}
-        self.last_log, self.player.nonfinite_actions = (self.step, now), 0
-        with self.watch("log"):
-            self.logger.scalars(self.step, values)
 
     def _introduce(self) -> None:
         variables = self.agent.named_variables().values()
@@ -336,7 +307,13 @@ _COUNTERS = (
     *("next_eval", "next_save", "saved_step"),
 )
 _IDENTITY = ("variant", "task", "precision")
-_HISTORY = "history/"
+_HISTORY, _COPIED = "history/", "copied/"
+
+
+def _pop_all(arrays: Arrays, prefix: str) -> Arrays:
+    """Take out the arrays whose names begin so, and return them under the rest of their names."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}
 
 
 def _next_multiple(step: int, every: int) -> int:

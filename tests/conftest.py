@@ -1,14 +1,18 @@
 """Fixtures shared by the tests; TensorFlow is imported only where a fixture needs it."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 from command_line import command
+from noise_env import SIZE, STEPS, Noise
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
 
 from dreamer_bird import seeds
 from dreamer_bird.config import Config, load
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.hosts import Hosts
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
@@ -73,6 +77,33 @@ def tiny_run(tmp_path_factory):
     done = command("--configs", "debug", *flags, "--actor.init_std", "0.5", "--logdir", logdir)
     assert done.returncode == 0, done.stderr
     return logdir
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Build a run of random pixels in this process, `check` and settings as it takes them."""
+    from dreamer_bird.team import Team
+    from dreamer_bird.train import Run
+
+    made = []
+
+    def make(check=lambda: None, folder="run", **flags):
+        settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
+        settings |= {"env.time_limit": 2 * STEPS, "env.size": SIZE, **flags}
+        config = load(settings, ["debug"])
+        noise = partial(Noise, tmp_path / "fail")
+        *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
+        (tmp_path / folder).mkdir(exist_ok=True)
+        team = Team(1, Hosts())
+        run = Run(config, tmp_path / folder, team, envs, eval_env, check)
+        made.append(run)
+        return run
+
+    yield make
+    for run in made:
+        run.logger.close()
+        for env in (*run.envs, run.eval_env):
+            env.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from dreamer_bird.storage import Arrays, load_arrays
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prefill", "collect", "update", "evaluate", "save")
-TIMED = ("fps", "seconds/")
+TIMED = ("fps", "seconds/", "seconds_beside/")
 
 
 class Victim:

@@ -104,7 +104,7 @@ def parts(names):
 
 def eager_step(agent, batch, seed):
     """Run `train_step` without tracing it, which takes most of the time of a few steps."""
-    return agent.train_step.python_function(batch, seed)
+    return agent._train_step.python_function(batch, seed)
 
 
 # Weights
@@ -179,6 +179,17 @@ def test_traced_equals_eager(agent, make_agent, batch, seed):
     eager = eager_step(make_agent(), batch, seed)
     for name in traced:
         np.testing.assert_allclose(traced[name], eager[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.long  # most of it is XLA's compiler
+def test_compiled_equals_traced(make_agent, batch, seed):
+    plain, compiled = (make_agent(xla=xla) for xla in (False, True))
+    ours, theirs = (agent.train_step(batch, seed) for agent in (plain, compiled))
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    one, two = (snapshot(agent) for agent in (plain, compiled))
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_an_update_is_a_function_of_weights_batch_and_seed(agent, batch, seed):

@@ -13,7 +13,7 @@ SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)
 
 # Refused values, and the settings that refuse them: wrong types, and just outside a range.
 _REFUSED = {
-    "0": """steps envs devices env.action_repeat env.time_limit replay.capacity replay.batch
+    "0": """steps envs devices threads env.action_repeat env.time_limit replay.capacity replay.batch
         train.prefill train.updates train.eval_every train.save_every train.keep train.max_skipped
         worker.timeout env.size train.every model.state_layers model.state_std model.depth
         model.deter model.stoch model.hidden model.reward_layers model.discount_layers model.units
@@ -21,7 +21,8 @@ _REFUSED = {
         model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
         actor.clip value.layers value.units value.lr value.clip objective.horizon
         objective.discount env.shadows""",
-    "1": "replay.length objective.horizon objective.weight_value_loss model.discount_head",
+    "1": """xla train.overlap replay.length objective.horizon objective.weight_value_loss
+        model.discount_head""",
     "-1": """seed worker.restarts model.free_nats model.kl_scale model.discount_scale
         objective.confidence_clip""",
     "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",

@@ -13,6 +13,7 @@ NETWORKS = {"layers", "networks", "rssm", "world_model", "agent", "optimizer"}
 # Only these see the whole configuration.
 SEE_CONFIG = {
     *("agent.py", "train.py", "reporting.py", "cli.py", "logdir.py", "workers.py"),
+    *("collector.py", "evaluator.py"),  # parts of a run
     *("arguments.py", "bench.py", "flops.py"),
     *("evaluate.py", "logs.py", "library.py"),  # which read those of runs
     "importing.py",  # which makes one

@@ -147,7 +147,7 @@ def test_value_loss_does_not_move_its_target(imagined):
 def update(make_agent, batch, seed, **flags):
     """Return metrics, and every weight and moment after one update."""
     agent = make_agent(**flags)
-    metrics = agent.train_step.python_function(batch, seed)
+    metrics = agent._train_step.python_function(batch, seed)
     variables = agent.named_variables().items()
     return metrics, {name: variable.numpy() for name, variable in variables}
 

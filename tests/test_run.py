@@ -1,74 +1,14 @@
 """The stages of a run, in this process, with an environment of random pixels."""
 
-from functools import partial
-
-import gymnasium
 import numpy as np
 import pytest
+from noise_env import STEPS
 
 from dreamer_bird import checkpoint
-from dreamer_bird.config import load
-from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import CheckpointError
-from dreamer_bird.hosts import Hosts
 from dreamer_bird.signals import Stopped
 from dreamer_bird.watchdog import DivergedError
-
-STEPS = 12  # agent steps of an episode
-
-
-class Noise(gymnasium.Env):
-    """Random pixels and no reward; fails once at its fourth step where a file says so."""
-
-    observation_space = gymnasium.spaces.Dict(
-        {"image": gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)}
-    )
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def __init__(self, failure):
-        self.failure = failure
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = STEPS
-        return self._observe(), {}
-
-    def step(self, action):
-        assert np.isfinite(action).all()
-        self.left -= 1
-        if self.left == STEPS - 4 and self.failure.exists():
-            self.failure.unlink()
-            raise ValueError("joint out of range")
-        return self._observe(), 0.0, False, self.left == 0, {}
-
-    def _observe(self):
-        return {"image": self.np_random.integers(256, size=(64, 64, 3), dtype=np.uint8)}
-
-
-@pytest.fixture
-def make_run(tmp_path):
-    from dreamer_bird.team import Team
-    from dreamer_bird.train import Run
-
-    made = []
-
-    def make(check=lambda: None, folder="run", **flags):
-        settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
-        settings |= {"env.time_limit": 2 * STEPS, **flags}
-        config = load(settings, ["debug"])
-        noise = partial(Noise, tmp_path / "fail")
-        *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
-        (tmp_path / folder).mkdir(exist_ok=True)
-        team = Team(1, Hosts())
-        run = Run(config, tmp_path / folder, team, envs, eval_env, check)
-        made.append(run)
-        return run
-
-    yield make
-    for run in made:
-        run.logger.close()
-        for env in (*run.envs, run.eval_env):
-            env.close()
 
 
 def nan_actions(run, at):
@@ -199,7 +139,7 @@ def test_another_seed_differs_everywhere(make_run):
         assert not np.array_equal(ours["image"][0], theirs["image"][0])
         assert not np.array_equal(ours["action"], theirs["action"])
         assert len(np.unique(ours["action"][1:])) > 2  # from step to step too, bounds aside
-    batches = [run._sample("video", 8)[0] for run in runs]
+    batches = [run.evaluator._sample("video", run.step, 8)[0] for run in runs]
     assert not np.array_equal(batches[0]["image"], batches[1]["image"])
 
 
@@ -211,7 +151,7 @@ def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
     _, episode = run.replay._episodes[-1]
     assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
     assert all(calls)  # The policy began anew rather than from a state that is not a number.
-    assert run.player.state == [(0, ""), 2]
+    assert run.collector.player.state == [(0, ""), 2]
 
 
 def test_too_many_such_actions_in_a_row_end_the_run(make_run):
@@ -238,7 +178,7 @@ def test_an_episode_that_is_stopped_counts_nothing(make_run):
     nan_actions(run, at={2})
     with pytest.raises(Stopped):
         run.collect()
-    assert (run.episodes, run.player.state) == (1, [(0, ""), 0])
+    assert (run.episodes, run.collector.player.state) == (1, [(0, ""), 0])
 
 
 def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):

@@ -172,6 +172,13 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_created(tm
     check_split(load({"devices": 5}), Hosts(THREE[:2], 1))
 
 
+def test_updates_of_several_devices_or_hosts_are_not_compiled():
+    with pytest.raises(ConfigError, match="--xla true: compiles updates of one device, not of"):
+        load({"xla": True, "devices": 2})
+    with pytest.raises(ConfigError, match="--xla true: compiles updates of one host, not of 2"):
+        check_split(load({"xla": True}), Hosts(THREE[:2], 0))
+
+
 def test_hosts_with_different_settings_are_refused(tmp_path, start_hosts):
     hosts = start_hosts(tmp_path / "run", 10**6, "--actor.lr", "0.5")
     message = "run.py: the hosts have different settings: start all with the same command\n"
