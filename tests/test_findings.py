@@ -46,17 +46,19 @@ def test_ranges_are_installed_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("usable", "quota", "variables", "text", "advice"),
+    ("usable", "quota", "setting", "variable", "text", "advice"),
     [
-        (16, 16, {}, "16", ""),
-        (16, 2, {}, "the time of 2 of 16, for 16 threads", "TF_NUM_INTRAOP_THREADS=2"),
-        (16, 2.5, {"TF_NUM_INTRAOP_THREADS": "3"}, "the time of 2.5 of 16", ""),
-        (4, 4, {"TF_NUM_INTRAOP_THREADS": "9"}, "4, for 9 threads", "TF_NUM_INTRAOP_THREADS=4"),
+        (16, 16, None, "", "16", ""),
+        (16, 2, None, "", "the time of 2 of 16, for 16 threads", "add --threads 2"),
+        (16, 2, 2, "", "the time of 2 of 16", ""),
+        (16, 2.5, None, "3", "the time of 2.5 of 16", ""),
+        (4, 4, None, "9", "4, for 9 threads", "add --threads 4"),
+        (4, 4, 10, "1", "4, for 10 threads", "add --threads 4"),
     ],
 )
-def test_cores_against_threads(usable, quota, variables, text, advice):
-    finding = findings.of_cores(usable, quota, variables)
-    assert finding.text == text and finding.advice.removeprefix("set ") == advice
+def test_cores_against_threads(usable, quota, setting, variable, text, advice):
+    finding = findings.of_cores(usable, quota, setting, {"TF_NUM_INTRAOP_THREADS": variable})
+    assert (finding.text, finding.advice) == (text, advice)
     assert not finding.fatal
 
 

@@ -202,7 +202,7 @@ PARTS: dict[str, Callable[[Case], Finding]] = {
     "python": lambda case: findings.of_python(sys.version_info[:3]),
     "packages": lambda case: findings.of_packages(*_requirements(), _version),
     "logdir": _logdir,
-    "cores": lambda case: findings.of_cores(*machine.cores(), os.environ),
+    "cores": lambda case: findings.of_cores(*machine.cores(), case.config.threads, os.environ),
     "gpu": _gpu,
     "tensorflow": _tensorflow,
     "precision": lambda case: findings.of_precision(case.probe),

@@ -80,17 +80,17 @@ def of_packages(
     return Finding(f"{total} as required")
 
 
-def of_cores(usable: int, quota: float, environment: Mapping[str, str]) -> Finding:
+def of_cores(
+    usable: int, quota: float, setting: int | None, environment: Mapping[str, str]
+) -> Finding:
     """Judge whether TensorFlow starts far more threads than there are cores' time for."""
-    threads = environment.get("TF_NUM_INTRAOP_THREADS", "")
-    threads = int(threads) if threads.isdigit() and int(threads) else usable
+    variable = environment.get("TF_NUM_INTRAOP_THREADS", "")
+    threads = setting or (int(variable) if variable.isdigit() else 0) or usable
     text = f"{usable}" if quota >= usable else f"the time of {quota:g} of {usable}"
     # A thread a core is TensorFlow's default. Twice as many made no difference; 16 for half a core
     # made an update of the preset debug 1.5 to 1.9 times as slow as one did.
     if threads > 2 * math.ceil(quota):
-        return Finding(
-            f"{text}, for {threads} threads", f"set TF_NUM_INTRAOP_THREADS={math.ceil(quota)}"
-        )
+        return Finding(f"{text}, for {threads} threads", f"add --threads {math.ceil(quota)}")
     return Finding(text)
 
 
