@@ -123,7 +123,8 @@ def measure_run(config: Config, steps: int) -> dict[str, float]:
         parts.update({key: block[key] for key in block if key.startswith("seconds")})
     # Blocks that come due together are one after the other: no step and so no fps lies between.
     wall = sum(value for key, value in parts.items() if key.startswith("seconds/"))
-    train, render = parts["seconds/train"], parts["seconds/render"]
+    train = parts["seconds/train"]
+    render = parts["seconds/render"] + parts["seconds/wait"]
     act = parts["seconds/act"] + parts["seconds_beside/act"]
     return {
         "env_steps_per_s": env_steps / wall,
@@ -172,9 +173,9 @@ _MEANINGS = {
     "render_ms": "milliseconds of an agent step of the environment: physics, rendering, worker",
     "env_steps_per_s": "environment steps per second of a whole run",
     "act_ms": "milliseconds of the policy for an agent step",
-    "replay_ms": "milliseconds to draw a batch, episodes written included",
+    "replay_ms": "milliseconds that a training step waits for its batch, episodes written included",
     "share_train": "share of the run's time that is training",
-    "share_render": "share that is environment and rendering",
+    "share_render": "share that is environment and rendering, or waiting for what plays ahead",
     "share_other": "share that is anything else: acting, replay, logs, evaluation, checkpoints",
     "peak_rss_mb": "MB of memory at most, of the last part measured",
 }

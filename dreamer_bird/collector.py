@@ -1,8 +1,8 @@
 """Training episodes, played when they are due or ahead: beside the updates before them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from threading import Event
 
 import tensorflow as tf
 
@@ -12,16 +12,24 @@ from dreamer_bird.config import Config
 from dreamer_bird.driver import Act
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import RunError
 from dreamer_bird.player import Player
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
+
+PATIENCE = 1.0  # seconds in which the thread ends, if its environment answers
+
+
+class AbandonedError(RunError):
+    """Nobody waits for the episode any more."""
 
 
 class Collector:
     """Plays the episodes that the replay is given, numbered from 0.
 
-    With `train.overlap` they are played beside the block of updates before them, by a copy of the
-    policy as it was when that block began; without, by the policy as it is, when they are due.
+    Without `train.overlap` each is played when it is due, by the policy as it is. With it, all
+    episodes until the next block of updates are played by a copy of the policy, as it was when the
+    block before them began; the first (in each environment) is played in a thread meanwhile.
     """
 
     def __init__(
@@ -34,19 +42,19 @@ class Collector:
         watch: Stopwatch,
     ):
         """Take the agent that learns; `check` is called before each step, and may raise Stopped."""
-        self._seed, self._overlaps, self._idle = (
-            config.seed,
-            config.train.overlap,
-            spec.idle_action(),
-        )
+        self._seed, self._idle = config.seed, spec.idle_action()
+        self._overlaps = config.train.overlap
         self._learner, self._envs = agent, envs
         self._actor = Agent(config, spec, learns=False) if self._overlaps else agent
         limits = config.worker.restarts, config.train.max_skipped
         self.player = Player(self._actor, config.seed, *limits, check)
-        self._watch, self.watch_ahead = watch, Stopwatch()
-        self.copied_for: int | None = None  # the episode that the copied policy is to play next
-        self._ahead: Future[tuple[list[Arrays], Player]] | None = None
+        self._check, self._watch = check, watch
+        self.watch_ahead = Stopwatch()  # of the last episodes that were played ahead
+        self.copied_for: int | None = None  # the first episode that the copied policy plays
+        self._ahead: Future[tuple[list[Arrays], Player, Stopwatch]] | None = None
+        # Lives as long as this object: a worker ends with the thread in which it was restarted.
         self._thread = ThreadPoolExecutor(1)
+        self._closed = Event()
 
     @property
     def copied_weights(self) -> dict[str, tf.Variable]:
@@ -55,45 +63,55 @@ class Collector:
 
     def restore(self, weights: Arrays, copied_for: int | None) -> None:
         """Take over what a checkpoint holds of the copied policy."""
-        if weights and self._overlaps:
+        if self._overlaps:
             self._actor.assign(weights)
             self.copied_for = copied_for
 
+    def play_ahead(self, first: int, count: int) -> None:
+        """Begin to play so many episodes from the number `first` on, where that is wanted.
+
+        They count for nothing before `collect` returns them: a run stopped before that plays them
+        again, with the same copy of the policy.
+        """
+        if not self._overlaps:
+            return
+        if self.copied_for != first:  # else it was copied when the run was stopped in this block
+            theirs = self._learner.named_variables()
+            for name, variable in self._actor.named_variables().items():
+                variable.assign(theirs[name].read_value())
+            self.copied_for = first
+        if self._ahead is None and count > 0:
+            self._ahead = self._thread.submit(self._play_in_thread, first, count)
+
     def collect(self, first: int, count: int) -> list[Arrays]:
-        """Return so many episodes from the number `first` on; now, if they were not played yet."""
-        if self._ahead:
-            episodes, player = self._ahead.result()
-            self._ahead = None
-            self.player.take_over(player)
-            return episodes
-        self._copy_policy(first)
-        return self._play(self.player, self._policy(self.player, first), first, count, self._watch)
+        """Return so many episodes from the number `first` on; played now, if they were not yet."""
+        if self._ahead is None:
+            act = self._policy(self.player, first)
+            return self._play(self.player, act, first, count, self._watch)
+        ahead, self._ahead = self._ahead, None
+        with self._watch("wait"):
+            episodes, player, self.watch_ahead = ahead.result()
+        self.player.take_over(player)
+        return episodes
 
     def collect_random(self, first: int, count: int) -> list[Arrays]:
         """Return so many episodes of random actions."""
         act = self.player.random(self._envs[0].action_space, first)
         return self._play(self.player, act, first, count, self._watch)
 
-    @contextmanager
-    def ahead(self, first: int, count: int) -> Iterator[None]:
-        """Play the next episodes beside what is done in this context, where that is wanted.
+    def close(self) -> None:
+        """Give up what is being played ahead."""
+        self._closed.set()
+        wait([self._ahead] if self._ahead else [], PATIENCE)
 
-        Nothing goes on when it is left. They count for nothing before `collect` returns them: a run
-        stopped before that plays them again, with the same copy of the policy.
-        """
-        if self._overlaps and self._ahead is None and count > 0:
-            self._copy_policy(first)
-            self._ahead = self._thread.submit(self._play_ahead, self.player.fork(), first, count)
-        try:
-            yield
-        finally:
-            if self._ahead:
-                with self._watch("wait"):
-                    wait([self._ahead])
+    def _play_in_thread(self, first: int, count: int) -> tuple[list[Arrays], Player, Stopwatch]:
+        player, watch = self.player.fork(self._check_in_thread), Stopwatch()
+        return self._play(player, self._policy(player, first), first, count, watch), player, watch
 
-    def _play_ahead(self, player: Player, first: int, count: int) -> tuple[list[Arrays], Player]:
-        act = self._policy(player, first)
-        return self._play(player, act, first, count, self.watch_ahead), player
+    def _check_in_thread(self) -> None:
+        self._check()
+        if self._closed.is_set():
+            raise AbandonedError("the run has ended")
 
     def _policy(self, player: Player, first: int) -> Act:
         return player.policy("act", first, training=True, idle=self._idle)
@@ -104,11 +122,3 @@ class Collector:
         numbers = range(first, first + count)
         starts = [seeds.integer(self._seed, "environment", number) for number in numbers]
         return player.play(self._envs[:count], act, starts, watch)
-
-    def _copy_policy(self, first: int) -> None:
-        """Copy the policy as it is, unless a copy was made for these episodes before."""
-        if self._overlaps and self.copied_for != first:
-            theirs = self._learner.named_variables()
-            for name, variable in self._actor.named_variables().items():
-                variable.assign(theirs[name].read_value())
-            self.copied_for = first

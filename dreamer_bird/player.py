@@ -47,9 +47,9 @@ class Player:
     def state(self, state: list) -> None:
         self._bad_actions.state, self.nonfinite_actions = state
 
-    def fork(self) -> "Player":
+    def fork(self, check: Callable[[], None]) -> "Player":
         """Return a player that goes on from here, for episodes that may never count."""
-        fork = Player(self._agent, self._seed, self._restarts, self._limit, self._check)
+        fork = Player(self._agent, self._seed, self._restarts, self._limit, check)
         fork.state = [self._bad_actions.state, 0]
         return fork
 

@@ -56,6 +56,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         logdir = stack.enter_context(claim_logdir(config))
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.callback(run.logger.close)
+        stack.callback(run.collector.close)
         try:
             while stage := run.next_stage():
                 stage()
@@ -169,8 +170,8 @@ class Run:
 
     def update(self) -> None:
         """Train for a block of updates, and log their means."""
-        with self.collector.ahead(self.episodes, self._due_episodes()):
-            self._train()
+        self.collector.play_ahead(self.episodes, self._due_episodes())
+        self._train()
         with self.watch("train"):
             history = self._history()
         self.history = []
@@ -291,8 +292,8 @@ class Run:
         return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
 
     def _introduce(self) -> None:
-        variables = self.agent.named_variables().values()
-        weights = sum(v.shape.num_elements() * v.dtype.size for v in variables)
+        saved = *self.agent.named_variables().values(), *self.collector.copied_weights.values()
+        weights = sum(v.shape.num_elements() * v.dtype.size for v in saved)
         spaces = self.eval_env.observation_space.values()
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         lines = introduction(self.config, self.logdir, frame, weights)

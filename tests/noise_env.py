@@ -33,3 +33,18 @@ class Noise(gymnasium.Env):
 
     def _observe(self):
         return {"image": self.np_random.integers(256, size=(SIZE, SIZE, 3), dtype=np.uint8)}
+
+
+def nan_actions(agent, at):
+    """Make the policy return an action and a state that are not numbers at its n-th calls."""
+    policy, calls = agent.policy, []
+
+    def act(image, state, seed, training):
+        calls.append(np.isfinite(state[1]).all())
+        action, state = policy(image, state, seed, training)
+        if len(calls) not in at:
+            return action, state
+        return action * np.nan, (state[0], state[1] * np.nan)
+
+    agent.policy = act
+    return calls

@@ -64,7 +64,11 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
     # Two blocks that came due after one episode: no step lies between them.
     logged = [(1000, 5), (2000, 7), (3000, 4), (3000, 2), (5000, 4)]
     lines = [
-        {"step": step, "fps": 0, "seconds/train": s, "seconds/render": s, "seconds/act": 2 * s}
+        {
+            **{"step": step, "fps": 0, "seconds/train": s, "seconds/render": s, "seconds/act": s},
+            **{"seconds/wait": 0.5 * s, "seconds/evaluate": 0.5 * s},
+            **{"seconds_beside/act": s, "seconds_beside/render": 3 * s},
+        }
         for step, s in logged
     ]
     monkeypatch.setattr(measures, "_run", lambda given: flags.update(given) or lines)
@@ -73,7 +77,8 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
     assert figures["env_steps_per_s"] == pytest.approx(3000 / 40)
     repeat = flags["env.action_repeat"]
     assert figures["act_ms"] == pytest.approx(1000 * 20 / (3000 / repeat))
-    assert figures["share_train"] == figures["share_render"] == pytest.approx(0.25)
+    assert figures["share_train"] == pytest.approx(0.25)
+    assert figures["share_render"] == figures["share_other"] == pytest.approx(0.375)
 
 
 @pytest.mark.parametrize(

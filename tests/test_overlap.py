@@ -2,10 +2,15 @@
 
 import json
 from itertools import count
+from threading import Event, current_thread, main_thread
 
 import numpy as np
+import pytest
 from killing import TIMED
+from noise_env import nan_actions
 
+from dreamer_bird.envs.worker import WorkerError
+from dreamer_bird.errors import RunError
 from dreamer_bird.signals import Stopped
 
 OVERLAP = {"train.overlap": True, "actor.lr": 0.01}
@@ -40,21 +45,100 @@ def test_episodes_are_of_the_policy_as_it_was_when_the_block_before_them_began(m
     assert not np.array_equal(episode(beside, 1)["action"], episode(late, 1)["action"])
 
 
-def test_where_the_time_beside_updates_went_is_logged_apart(make_run):
-    run = make_run(**OVERLAP)
+def test_where_the_time_beside_updates_went_is_logged_apart_with_the_block_after(make_run):
+    run = finish(make_run(steps=3 * 24, **OVERLAP))
+    blocks = [line for line in lines(run) if "fps" in line]
+    assert ["seconds_beside/act" in block for block in blocks] == [False, True, True]
+    for block in blocks[1:]:
+        assert block["seconds_beside/act"] > 0 and block["seconds_beside/render"] > 0
+        assert "seconds/act" not in block and block["seconds/wait"] >= 0
+
+
+def test_all_episodes_between_two_blocks_are_of_the_same_policy(make_run):
+    """The first is played beside the block before them, the others when they are due."""
+    flags = OVERLAP | {"train.every": 72, "steps": 1000}
+    beside, plain = (
+        make_run(folder=str(overlap), **flags | {"train.overlap": overlap})
+        for overlap in (True, False)
+    )
+    for stage in (beside.collect, beside.update, beside.collect, beside.collect):
+        stage()
+    plain.collect()
+    for number in (1, 2):  # before any update
+        plain.collect()
+        ours, theirs = (episode(run, number)["action"] for run in (beside, plain))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_episode_goes_on_beside_several_blocks(make_run):
+    run = make_run(**OVERLAP, **{"train.every": 10})
     run.collect()
     run.update()
-    (block,) = (line for line in lines(run) if "fps" in line)
-    assert block["seconds_beside/act"] > 0 and block["seconds_beside/render"] > 0
-    assert "seconds/act" in block and block["seconds/wait"] >= 0
+    run.collect()
+    before = run.collector.copied_for
+    run.update()
+    ahead = run.collector._ahead
+    run.update()
+    assert run.next_stage() != run.update and run.collector._ahead is ahead
+    assert before == 1 and run.collector.copied_for == 2
 
 
-def test_nothing_is_played_ahead_of_the_end(make_run):
-    run = make_run(steps=2 * 24, **OVERLAP)
-    finish(run)
-    assert (run.step, run.episodes) == (48, 2)
-    blocks = [line for line in lines(run) if "fps" in line]
-    assert ["seconds_beside/act" in block for block in blocks] == [True, False]
+def test_a_run_that_is_extended_goes_on_as_if_it_had_been_longer(make_run):
+    flags = {"train.save_every": 24, "train.eval_every": 10**6, **OVERLAP}
+    finish(make_run(folder="short", steps=48, **flags)).logger.close()
+    extended = finish(make_run(folder="short", steps=72, **flags))
+    longer = finish(make_run(folder="long", steps=72, **flags))
+    assert left(extended)[1:] == left(longer)[1:]
+
+
+def test_several_environments_play_ahead(make_run):
+    one, two = (finish(make_run(folder=f, envs=2, steps=5 * 24, **OVERLAP)) for f in "ab")
+    assert one.episodes == 5
+    assert left(one)[1:] == left(two)[1:]
+
+
+def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run, tmp_path):
+    run = make_run(**OVERLAP)
+    run.collect()
+    nan_actions(run.collector._actor, at={8})  # when the episode has begun again
+    (tmp_path / "fail").touch()
+    with pytest.warns(UserWarning, match="joint out of range.*begins again"):
+        run.update()
+        run.collect()
+    assert run.episodes == 2 and not (tmp_path / "fail").exists()
+    assert run.collector.player.state == [(0, ""), 1]
+    run.update()
+    (block,) = [line for line in lines(run) if line.get("nonfinite_actions")]
+    assert block["step"] == run.step and run.collector.player.nonfinite_actions == 0
+
+
+def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run, tmp_path):
+    run = make_run(**OVERLAP, **{"worker.restarts": 0})
+    run.collect()
+    (tmp_path / "fail").touch()
+    run.update()
+    with pytest.raises(WorkerError, match="joint out of range"):
+        run.collect()
+    assert run.episodes == 1
+
+
+def test_a_run_that_ends_early_does_not_wait_for_the_episode(make_run):
+    """As when another host is gone: nothing in this process says stop."""
+    begun, go_on = Event(), Event()
+
+    def check():
+        if current_thread() is not main_thread():
+            begun.set()
+            go_on.wait(60)
+
+    run = make_run(check, **OVERLAP)
+    run.collect()
+    run.collector.play_ahead(1, 1)
+    assert begun.wait(30)
+    run.collector.close()
+    go_on.set()
+    with pytest.raises(RunError, match="the run has ended"):
+        run.collect()
 
 
 def lines(run):

@@ -2,28 +2,13 @@
 
 import numpy as np
 import pytest
-from noise_env import STEPS
+from noise_env import STEPS, nan_actions
 
 from dreamer_bird import checkpoint
 from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.signals import Stopped
 from dreamer_bird.watchdog import DivergedError
-
-
-def nan_actions(run, at):
-    """Make the policy return an action and a state that are not numbers at its n-th calls."""
-    policy, calls = run.agent.policy, []
-
-    def act(image, state, seed, training):
-        calls.append(np.isfinite(state[1]).all())
-        action, state = policy(image, state, seed, training)
-        if len(calls) not in at:
-            return action, state
-        return action * np.nan, (state[0], state[1] * np.nan)
-
-    run.agent.policy = act
-    return calls
 
 
 def test_the_counters_decide_what_is_due(make_run):
@@ -146,7 +131,7 @@ def test_another_seed_differs_everywhere(make_run):
 def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
     run = make_run()
     run.collect()
-    calls = nan_actions(run, at={3, 4})
+    calls = nan_actions(run.agent, at={3, 4})
     run.collect()
     _, episode = run.replay._episodes[-1]
     assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
@@ -157,7 +142,7 @@ def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
 def test_too_many_such_actions_in_a_row_end_the_run(make_run):
     run = make_run(**{"train.max_skipped": 3})
     run.collect()
-    nan_actions(run, at={4, 5, 6})
+    nan_actions(run.agent, at={4, 5, 6})
     with pytest.raises(
         DivergedError, match=r"3 actions in a row .* the action at agent step 3 first"
     ):
@@ -175,7 +160,7 @@ def test_an_episode_that_is_stopped_counts_nothing(make_run):
 
     run = make_run(check)
     run.collect()
-    nan_actions(run, at={2})
+    nan_actions(run.agent, at={2})
     with pytest.raises(Stopped):
         run.collect()
     assert (run.episodes, run.collector.player.state) == (1, [(0, ""), 0])

@@ -22,6 +22,7 @@ from dreamer_bird.envs.rendering import BACKENDS
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
+from dreamer_bird.startup import use_threads
 
 PATIENCE = 900  # seconds; the first training step is traced, and may have other runs beside it
 STEPS = 20  # of the environment
@@ -51,6 +52,7 @@ def try_training(settings: list[str]) -> Probe:
 def probe(settings: list[str]) -> None:
     """Print a JSON object on what TensorFlow sees here, then one on a training step."""
     config = load(*parse_flags(settings))
+    use_threads(config.threads)
     import tensorflow as tf
 
     from dreamer_bird.precision import resolve_precision
@@ -114,11 +116,13 @@ def _train(config: Config) -> dict[str, float]:
     step, taken = measure_step(config, steps=1), memory_taken()
     shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
     spec = Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
-    variables = Agent(config, spec).named_variables().values()
+    # With an overlap a checkpoint holds a copy of the policy too.
+    agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
+    saved = [variable for agent in agents for variable in agent.named_variables().values()]
     return {
         "step_s": step["step_s_median"],
         "learner_bytes": taken,
-        "checkpoint_bytes": sum(v.shape.num_elements() * v.dtype.size for v in variables),
+        "checkpoint_bytes": sum(v.shape.num_elements() * v.dtype.size for v in saved),
     }
 
 
