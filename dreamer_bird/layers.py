@@ -139,21 +139,42 @@ class TransposedConv(Layer):
         return tf.nn.conv2d_transpose(x, tf.cast(self.kernel, self.dtype), shape, 2, "VALID")
 
     def _by_phases(self, x: tf.Tensor) -> tf.Tensor:
-        """Compute it as a convolution of stride 1 with half the kernel size and four times the
-        channels, one group for each of the 2x2 output phases, then move channels into space.
+        """Compute it as a convolution of stride 1, and its gradient as the library's own form has
+        it: with the convolution of stride 2 that this one is the transpose of.
         """
-        half, odd = (self.size + 1) // 2, self.size % 2
-        kernel = tf.pad(self.kernel, [[0, odd], [0, odd], [0, 0], [0, 0]])
-        kernel = tf.reshape(kernel, [half, 2, half, 2, self.filters, x.shape[-1]])
-        # Output 2m + phase sums in[m - j] * kernel[2j + phase]: taps run backwards.
-        kernel = tf.transpose(tf.reverse(kernel, [0, 2]), [0, 2, 5, 1, 3, 4])
-        kernel = tf.reshape(kernel, [half, half, x.shape[-1], 4 * self.filters])
-        edge = [half - 1, half - 1]
-        # Padded by hand: the gradient of a convolution with explicit padding takes twice the time.
-        padded = tf.pad(x, [[0, 0], edge, edge, [0, 0]])
-        y = tf.nn.conv2d(padded, tf.cast(kernel, self.dtype), 1, "VALID")
-        y = tf.nn.depth_to_space(y, 2)
-        return y[:, : y.shape[1] - odd, : y.shape[2] - odd] if odd else y
+
+        @tf.custom_gradient
+        def forward(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                of_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                    input=gradient,
+                    filter_sizes=kernel.shape,
+                    out_backprop=x,
+                    strides=[1, 2, 2, 1],
+                    padding="VALID",
+                )
+                return tf.nn.conv2d(gradient, kernel, 2, "VALID"), of_kernel
+
+            return _sub_pixel(x, kernel), backward
+
+        return forward(x, tf.cast(self.kernel, self.dtype))
+
+
+def _sub_pixel(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolve with half the kernel size and four times the channels, one group for each of the
+    2x2 output phases, then move channels into space; `kernel` is `[k, k, filters, C]`.
+    """
+    size, _, filters, channels = kernel.shape
+    half, odd = (size + 1) // 2, size % 2
+    kernel = tf.pad(kernel, [[0, odd], [0, odd], [0, 0], [0, 0]])
+    kernel = tf.reshape(kernel, [half, 2, half, 2, filters, channels])
+    # Output 2m + phase sums in[m - j] * kernel[2j + phase]: taps run backwards.
+    kernel = tf.transpose(tf.reverse(kernel, [0, 2]), [0, 2, 5, 1, 3, 4])
+    kernel = tf.reshape(kernel, [half, half, channels, 4 * filters])
+    edge = [half - 1, half - 1]
+    y = tf.nn.conv2d(tf.pad(x, [[0, 0], edge, edge, [0, 0]]), kernel, 1, "VALID")
+    y = tf.nn.depth_to_space(y, 2)
+    return y[:, : y.shape[1] - odd, : y.shape[2] - odd] if odd else y
 
 
 class GRUCell(Layer):
