@@ -1,6 +1,5 @@
 """The model error, against a loop over single steps of prior and posterior."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +8,10 @@ import tensorflow as tf
 from sizes import ACTIONS, BATCH
 
 from dreamer_bird import seeds
+from dreamer_bird.config import load
 from dreamer_bird.distributions import split_seed
+from dreamer_bird.evaluator import Evaluator
 from dreamer_bird.preprocessing import scale_image
-from dreamer_bird.train import Run
 from dreamer_bird.world_model import ERROR_HORIZON
 
 
@@ -94,22 +94,16 @@ def test_the_mean_is_logged_and_each_horizon_in_tensorboard_alone():
         drawn.append((batch, tuple(seed)))
         return tf.constant([1.0, 2.0, 6.0])
 
-    def run(step):
-        parts = SimpleNamespace(
-            config=SimpleNamespace(seed=0, replay=SimpleNamespace(batch=7)),
-            step=step,
-            replay=SimpleNamespace(sample=lambda size, rng: (size, rng.integers(2**31))),
-            agent=SimpleNamespace(model_error=model_error),
-            logger=SimpleNamespace(
-                scalars=lambda *line: logged.append(("scalars", *line)),
-                tensorboard=lambda *line: logged.append(("tensorboard", *line)),
-            ),
-        )
-        parts._sample = partial(Run._sample, parts)
-        return parts
-
+    logger = SimpleNamespace(
+        scalars=lambda *line: logged.append(("scalars", *line)),
+        tensorboard=lambda *line: logged.append(("tensorboard", *line)),
+    )
+    agent = SimpleNamespace(model_error=model_error)
+    replay = SimpleNamespace(sample=lambda size, rng: (size, rng.integers(2**31)))
+    config = load({"seed": 0, "replay.batch": 7})
+    evaluator = Evaluator(config, agent, None, replay, lambda: None)
     for step in (1000, 1000, 2000):
-        Run._log_model_error(run(step))
+        evaluator._log_model_error(step, logger)
     assert logged[0] == ("scalars", 1000, {"model_error": 3.0})
     ahead = {"model_error/01": 1.0, "model_error/02": 2.0, "model_error/03": 6.0}
     assert logged[1] == ("tensorboard", 1000, ahead)
