@@ -238,11 +238,10 @@ class Run:
             arrays |= {f"{_COPIED}{name}": v.numpy() for name, v in copied.items()}
             arrays |= {f"{_HISTORY}{key}": column for key, column in self._history().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
-            header |= {
-                "bad_updates": self.bad_updates.state,
-                "evaluator": self.evaluator.player.state,
-            }
-            header |= {"player": self.collector.player.state, "copied": self.collector.copied_for}
+            header["bad_updates"] = self.bad_updates.state
+            header["player"] = self.collector.player.state
+            header["evaluator"] = self.evaluator.player.state
+            header["copied"] = self.collector.copied_for
             header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
             header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
@@ -269,10 +268,8 @@ class Run:
         header.setdefault("prefilled", self._prefilled_of_old(header))
         for name in _COUNTERS:
             setattr(self, name, header[name])
-        self.bad_updates.state, self.collector.player.state = (
-            header["bad_updates"],
-            header["player"],
-        )
+        self.bad_updates.state = header["bad_updates"]
+        self.collector.player.state = header["player"]
         self.evaluator.player.state = header.get("evaluator", self.evaluator.player.state)
         self.collector.restore(copied, header.get("copied"))
         train = self.config.train  # in which evaluations and checkpoints may be due earlier now
