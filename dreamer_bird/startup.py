@@ -7,8 +7,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Hide what TensorFlow's libraries print while loading, before they read their log level."""
+    """Hide what TensorFlow's libraries print while loading, and load one Keras instead of two.
+
+    Before TensorFlow is imported, which reads both settings then.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow loads a Keras that nobody here uses: the one that TensorFlow Probability needs too.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

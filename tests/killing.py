@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ TIMED = ("fps", "seconds/", "seconds_beside/")
 class Victim:
     """A run in a process of its own, of which it is known what it does."""
 
-    def __init__(self, logdir: Path, *flags: str, preexec_fn: Callable[[], None] | None = None):
+    def __init__(self, logdir: Path, *flags: str):
         self._stages = logdir.with_name(f"{logdir.name}.stages")
         self._stages.write_text("")
         line = [sys.executable, __file__, self._stages, "--logdir", logdir, *flags]
@@ -37,7 +36,6 @@ class Victim:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=preexec_fn,
         )
 
     def wait_for(self, stage: str, occurrence: int = 1, timeout: float = 240) -> bool:

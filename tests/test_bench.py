@@ -21,7 +21,7 @@ def bench(*flags, cwd):
 def test_everything_as_json(tmp_path):
     # Of episodes that come two at a time, the blocks of updates do so too.
     flags = ["--json", "--steps", "2", "--precision", "float32", "--envs", "2"]
-    result = bench(*flags, cwd=tmp_path)
+    result = bench(*flags, "--env.time_limit", "50", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures.pop("precision") == "float32"

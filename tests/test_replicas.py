@@ -70,11 +70,10 @@ def assert_skipped(found):
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
-def test_two_and_four_replicas_share_discrete_actions_and_joined_episodes(tmp_path):
-    one, two = updates(tmp_path, "1,2", *ENDING)
-    (four,) = updates(tmp_path, "4", *ENDING)  # all groups of a process are of one size
-    assert_same_updates(two, one)
-    assert_same_updates(four, one)
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_replicas_share_discrete_actions_and_joined_episodes(replicas, tmp_path):
+    one, several = updates(tmp_path, f"1,{replicas}", *ENDING)
+    assert_same_updates(several, one)
 
 
 def test_the_free_nats_are_those_of_the_whole_batch(tmp_path):

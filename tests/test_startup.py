@@ -24,3 +24,14 @@ def test_tensorflow_starts_as_many_threads_as_it_is_told(count):
     env = {name: value for name, value in os.environ.items() if not name.startswith("TF_NUM_")}
     done = subprocess.run(line, env=env, capture_output=True, text=True)
     assert done.stdout == f"{count or len(os.sched_getaffinity(0))} {count or 0}\n"
+
+
+def test_one_keras_is_loaded_and_not_two():
+    code = (
+        "import sys; from dreamer_bird.startup import quietly\n"
+        "with quietly(): import dreamer_bird.agent\n"
+        "print([name for name in ('keras', 'tf_keras') if name in sys.modules])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "['tf_keras']\n"

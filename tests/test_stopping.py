@@ -5,7 +5,6 @@ import random
 import resource
 import signal
 import time
-from functools import partial
 
 import pytest
 from killing import STAGES, Victim, assert_same, assert_tidy
@@ -68,10 +67,8 @@ def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(whole, tmp_path):
     logdir = tmp_path / "run"
     victim = Victim(logdir, *FLAGS)
     assert victim.wait_for("save", 2)
-    victim.stop(signal.SIGTERM)
     # From now on the system lets no file grow beyond 900 kB: a checkpoint is larger, nothing else.
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (900_000, 900_000))
-    victim = Victim(logdir, *FLAGS, preexec_fn=limit)
+    resource.prlimit(victim.process.pid, resource.RLIMIT_FSIZE, (900_000, 900_000))
     _, error = victim.process.communicate(timeout=120)
     assert victim.process.returncode == 1
     assert f"cannot write {logdir}/checkpoints/" in error.splitlines()[-1]
