@@ -77,9 +77,16 @@ def wait_for_a_step(logdir, step):
         time.sleep(0.05)
 
 
+def test_two_hosts_train_as_one_host(tmp_path, start_hosts):
+    hosts = start_hosts(tmp_path / "run", 800)
+    assert [status for status, _ in ends(hosts)] == [0, 0]
+    assert_trained_as_one_host(tmp_path / "run", 800)
+
+
+@pytest.mark.long
 def test_two_hosts_lost_and_started_again_train_as_one_host(tmp_path, start_hosts):
-    logdir, steps = tmp_path / "run", "1200"
-    hosts = start_hosts(logdir, steps)
+    logdir = tmp_path / "run"
+    hosts = start_hosts(logdir, 1200)
     wait_for_a_step(logdir, 600)
     hosts[1].kill()
     (status, error), _ = ends(hosts)
@@ -89,13 +96,16 @@ def test_two_hosts_lost_and_started_again_train_as_one_host(tmp_path, start_host
         "of this run, which may say why itself; start all of them again, they go on from the last "
         "checkpoint"
     )
-    hosts = start_hosts(logdir, steps)
+    hosts = start_hosts(logdir, 1200)
     assert [status for status, _ in ends(hosts)] == [0, 0]
-    assert not (tmp_path / "not-the-chiefs").exists()
+    assert_trained_as_one_host(logdir, 1200)
 
-    alone = tmp_path / "alone"
+
+def assert_trained_as_one_host(logdir, steps):
+    assert not logdir.with_name("not-the-chiefs").exists()
+    alone = logdir.with_name("alone")
     line = [sys.executable, str(ROOT / "run.py"), *FLAGS, "--logdir", str(alone)]
-    subprocess.run([*line, "--steps", steps], check=True, capture_output=True)
+    subprocess.run([*line, "--steps", str(steps)], check=True, capture_output=True)
     ours, theirs = metrics(logdir), metrics(alone)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
