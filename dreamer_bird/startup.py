@@ -12,7 +12,7 @@ def quietly() -> Iterator[None]:
     Before TensorFlow is imported, which reads both settings then.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow loads a Keras that nobody here uses: the one that TensorFlow Probability needs too.
+    # TensorFlow imports a Keras, used here or not: let it be the one that Probability imports too.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
