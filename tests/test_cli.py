@@ -71,6 +71,15 @@ def test_help_explains_every_setting(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"train"}))
+def test_each_command_has_help_of_its_own(name, capsys):
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main([name, "--help"])
+    usage = capsys.readouterr().out
+    assert usage.startswith("usage: ") and f" {name} " in usage.partition("\n\n")[0]
+    assert "-h, --help" in usage
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     name, version = capsys.readouterr().out.split()

@@ -66,7 +66,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("paths", nargs="+", metavar="[NAME=]PATH", help="logdirs, folders of them, or log files")
     add("--outdir", type=Path, required=True, help="folder for the figure, made where needed")
     add("--key", help="logged key to draw; without it, returns")
-    add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95% bootstrap")
+    add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95%% bootstrap")
     add("--format", type=_formats, default=("png", "pdf"), help="one or more of png,pdf,svg")
     add("--no-baselines", action="store_true", help="leave out the published scores and curves")
     return parser.parse(arguments)
