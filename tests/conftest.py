@@ -1,6 +1,7 @@
 """Fixtures shared by the tests; TensorFlow is imported only where a fixture needs it."""
 
 import os
+from collections import defaultdict
 from functools import partial
 
 import numpy as np
@@ -61,11 +62,19 @@ def shared_agent(make_agent):
 @pytest.fixture
 def agent(shared_agent):
     """The tiny agent whose functions are traced once for all tests, with its first weights."""
-    variables = shared_agent.named_variables()
-    first = {name: variable.numpy() for name, variable in variables.items()}
+    first = _weights(shared_agent)
     yield shared_agent
-    for name, variable in variables.items():
-        variable.assign(first[name])
+    shared_agent.assign(first)
+
+
+def _weights(agent):
+    return {name: variable.numpy() for name, variable in agent.named_variables().items()}
+
+
+@pytest.fixture(scope="session")
+def idle_agents():
+    """Agents of runs that ended, traced and with their first weights, by all that makes them."""
+    return defaultdict(list)
 
 
 @pytest.fixture(scope="session")
@@ -79,31 +88,58 @@ def tiny_run(tmp_path_factory):
     return logdir
 
 
-@pytest.fixture
-def make_run(tmp_path):
-    """Build a run of random pixels in this process, `check` and settings as it takes them."""
-    from dreamer_bird.team import Team
-    from dreamer_bird.train import Run
+class RunMaker:
+    """Builds runs of random pixels in this process, `check` and settings as it takes them."""
 
-    made = []
+    def __init__(self, folder, idle_agents):
+        self._folder, self._idle, self._lent = folder, idle_agents, {}
 
-    def make(check=lambda: None, folder="run", **flags):
+    def __call__(self, check=lambda: None, folder="run", **flags):
+        from dreamer_bird.team import Team
+        from dreamer_bird.train import Run
+
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
         settings |= {"env.time_limit": 2 * STEPS, "env.size": SIZE, **flags}
         config = load(settings, ["debug"])
-        noise = partial(Noise, tmp_path / "fail")
+        noise = partial(Noise, self._folder / "fail")
         *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
-        (tmp_path / folder).mkdir(exist_ok=True)
+        (self._folder / folder).mkdir(exist_ok=True)
         team = Team(1, Hosts())
-        run = Run(config, tmp_path / folder, team, envs, eval_env, check)
-        made.append(run)
+        loan = self._lend(config, eval_env.spec, team)
+        team.build_agent = lambda config, spec: loan[1]
+        run = Run(config, self._folder / folder, team, envs, eval_env, check)
+        self._lent[run] = loan
         return run
 
-    yield make
-    for run in made:
+    def _lend(self, config, spec, team):
+        """Return key, agent and first weights; to trace one takes longer than most of the runs."""
+        settings = config.replace(steps=0, logdir=None, replay={}, train={}).flatten()
+        key = repr((settings, config.train.expl_amount, spec))
+        if not self._idle[key]:
+            agent = team.build_agent(config, spec)
+            self._idle[key].append((key, agent, _weights(agent)))
+        return self._idle[key].pop()
+
+    def end(self, run):
+        """Close a run, whose agent another may have from now on."""
+        key, agent, first = loan = self._lent.pop(run)
         run.logger.close()
         for env in (*run.envs, run.eval_env):
             env.close()
+        agent.assign(first)
+        vars(agent).pop("policy", None)  # that a test put before its own
+        self._idle[key].append(loan)
+
+    def end_all(self):
+        for run in list(self._lent):
+            self.end(run)
+
+
+@pytest.fixture
+def make_run(tmp_path, idle_agents):
+    maker = RunMaker(tmp_path, idle_agents)
+    yield maker
+    maker.end_all()
 
 
 @pytest.fixture

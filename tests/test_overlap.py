@@ -85,7 +85,7 @@ def test_an_episode_goes_on_beside_several_blocks(make_run):
 
 def test_a_run_that_is_extended_goes_on_as_if_it_had_been_longer(make_run):
     flags = {"train.save_every": 24, "train.eval_every": 10**6, **OVERLAP}
-    finish(make_run(folder="short", steps=48, **flags)).logger.close()
+    make_run.end(finish(make_run(folder="short", steps=48, **flags)))
     extended = finish(make_run(folder="short", steps=72, **flags))
     longer = finish(make_run(folder="long", steps=72, **flags))
     assert left(extended)[1:] == left(longer)[1:]
@@ -171,7 +171,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(make_run)
             break
         except Stopped:
             run.write_checkpoint()
-            run.logger.close()
+            make_run.end(run)
     assert patience >= 30
     assert left(run) == whole
 
