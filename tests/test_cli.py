@@ -73,7 +73,7 @@ def test_help_explains_every_setting(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"train"}))
 def test_each_command_has_help_of_its_own(name, capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main([name, "--help"])
     usage = capsys.readouterr().out
     assert usage.startswith("usage: ") and f" {name} " in usage.partition("\n\n")[0]
