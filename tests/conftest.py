@@ -62,18 +62,24 @@ def shared_agent(make_agent):
 @pytest.fixture
 def agent(shared_agent):
     """The tiny agent whose functions are traced once for all tests, with its first weights."""
-    first = _weights(shared_agent)
+    first = _values(shared_agent)
     yield shared_agent
-    shared_agent.assign(first)
+    _assign(shared_agent, first)
 
 
-def _weights(agent):
-    return {name: variable.numpy() for name, variable in agent.named_variables().items()}
+def _values(agent):
+    # Not of those alone that a checkpoint holds: what one lacks must not come from the run before.
+    return [variable.numpy() for variable in agent.variables]
+
+
+def _assign(agent, values):
+    for variable, value in zip(agent.variables, values, strict=True):
+        variable.assign(value)
 
 
 @pytest.fixture(scope="session")
 def idle_agents():
-    """Agents of runs that ended, traced and with their first weights, by all that makes them."""
+    """Agents of runs that ended, traced and with their first values, by all that makes them."""
     return defaultdict(list)
 
 
@@ -112,12 +118,12 @@ class RunMaker:
         return run
 
     def _lend(self, config, spec, team):
-        """Return key, agent and first weights; to trace one takes longer than most of the runs."""
+        """Return key, agent and first values; to trace one takes longer than most of the runs."""
         settings = config.replace(steps=0, logdir=None, replay={}, train={}).flatten()
         key = repr((settings, config.train.expl_amount, spec))
         if not self._idle[key]:
             agent = team.build_agent(config, spec)
-            self._idle[key].append((key, agent, _weights(agent)))
+            self._idle[key].append((key, agent, _values(agent)))
         return self._idle[key].pop()
 
     def end(self, run):
@@ -126,7 +132,7 @@ class RunMaker:
         run.logger.close()
         for env in (*run.envs, run.eval_env):
             env.close()
-        agent.assign(first)
+        _assign(agent, first)
         vars(agent).pop("policy", None)  # that a test put before its own
         self._idle[key].append(loan)
 
@@ -137,6 +143,7 @@ class RunMaker:
 
 @pytest.fixture
 def make_run(tmp_path, idle_agents):
+    """Build and end runs, as RunMaker does; those that are left end with the test."""
     maker = RunMaker(tmp_path, idle_agents)
     yield maker
     maker.end_all()
