@@ -17,12 +17,14 @@ from dreamer_bird.networks import (
 )
 from dreamer_bird.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.optimizer import Optimizer
-from dreamer_bird.preprocessing import preprocess
+from dreamer_bird.preprocessing import preprocess, scale_image
 from dreamer_bird.replicas import batch_mean, from_chief, own_part, whole_batch
 from dreamer_bird.rssm import RSSM, State
+from dreamer_bird.standardizer import Standardizer
 from dreamer_bird.storage import Arrays
-from dreamer_bird.world_model import Batch, WorldModel
+from dreamer_bird.world_model import Batch, WorldModel, some_steps
 
+ACTIVATIONS = {"relu": tf.nn.relu, "elu": tf.nn.elu}
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
 Metrics = dict[str, tf.Tensor]  # scalars
@@ -45,6 +47,8 @@ class Agent(tf.Module):
         tf.random.set_seed(seeds.integer(config.seed, "weights"))
         dtype = DTYPES[config.precision]
         model, actor, value = config.model, config.actor, config.value
+        shape = spec.observation.get("image")
+        self.standardizer = Standardizer(shape) if shape and model.standardize else None
         encoders, decoders = self._observation_networks(dtype)
         self.world_model = WorldModel(
             encoders,
@@ -72,11 +76,11 @@ class Agent(tf.Module):
         self._build()
         scaling = dtype == tf.float16
         self.optimizers = {
-            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name)
-            for name, part, section in (
-                ("model", self.world_model, model),
-                ("actor", self.actor, actor),
-                ("value", self.value, value),
+            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name, wait)
+            for name, part, section, wait in (
+                ("model", self.world_model, model, 0),
+                ("actor", self.actor, actor, actor.wait),
+                ("value", self.value, value, 0),
             )
             if learns
         }
@@ -146,11 +150,14 @@ class Agent(tf.Module):
         """Do what `train_step` does, as one of the replicas, each with its part of the batch."""
         batch, seed = from_chief((batch, seed))
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
+        if self.standardizer:
+            self.standardizer.update(scale_image(batch["image"]))
         batch = preprocess(own_part(batch))
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self._model_loss(batch, model_seed)
         # Outside the model's tape: the behaviour does not train the model.
-        start = {key: merge_time(value) for key, value in post.items()}
+        start = some_steps(post, self._config.objective.starts, imagine_seed)
+        start = {key: merge_time(value) for key, value in start.items()}
         with tf.GradientTape() as actor_tape:
             rollout = self._imagine(start, imagine_seed)
             # Inside, so that the value's gradient does not go back through the rollout.
@@ -190,6 +197,8 @@ class Agent(tf.Module):
             for variable in part.trainable_variables
         }
         names = {variable.ref(): name for name, variable in weights.items()}
+        if self.standardizer:
+            weights |= self.standardizer.named_variables()
         for key, optimizer in self.optimizers.items():
             slots = optimizer.named_variables(names)
             weights |= {f"{key}_optimizer/{name}": slot for name, slot in slots.items()}
@@ -218,8 +227,8 @@ class Agent(tf.Module):
         model, shapes = self._config.model, self._spec.observation
         encoders, decoders = {}, {}
         if shape := shapes.get("image"):
-            encoders["image"] = ConvEncoder(model.depth, shape=shape, dtype=dtype)
-            decoders["image"] = ConvDecoder(model.depth, shape=shape, dtype=dtype)
+            size = model.depth, ACTIVATIONS[model.conv_act], shape, dtype, self.standardizer
+            encoders["image"], decoders["image"] = ConvEncoder(*size), ConvDecoder(*size)
         if shape := shapes.get("state"):
             size = model.state_layers, model.units
             encoders["state"] = DenseEncoder(*size, dtype=dtype, name="state_encoder")
@@ -241,7 +250,12 @@ class Agent(tf.Module):
     def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         section = self._config.model
         return self.world_model.loss(
-            batch, seed, section.free_nats, section.kl_scale, section.discount_scale
+            batch,
+            seed,
+            section.free_nats,
+            section.kl_scale,
+            section.discount_scale,
+            section.decoded,
         )
 
     def _imagine(self, start: State, seed: tf.Tensor) -> tuple[State, Metrics]:
@@ -295,7 +309,8 @@ class Agent(tf.Module):
         """Create all weights by one pass over an empty batch, so that nothing is created later."""
         shapes = self._spec.observation | {"action": (self._spec.actions,)}
         shapes |= {"reward": (), "discount": ()}
-        batch = {key: tf.zeros([1, 2, *shape]) for key, shape in shapes.items()}
+        length = max(2, self._config.model.decoded or 0)
+        batch = {key: tf.zeros([1, length, *shape]) for key, shape in shapes.items()}
         feat_size = self._config.model.stoch + self._config.model.deter
         self.actor(tf.zeros([1, feat_size]))
         self.value(tf.zeros([1, feat_size]))

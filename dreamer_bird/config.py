@@ -82,6 +82,7 @@ _RULES = {
     Rule(int, low=1, high=10**12): """steps env.time_limit train.prefill train.updates
         train.eval_every train.save_every train.keep train.max_skipped""",
     Rule(int, high=1000): "worker.restarts",
+    Rule(int, high=10**12): "actor.wait",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
@@ -92,7 +93,8 @@ _RULES = {
     # A sequence needs one transition, a lambda return one step to bootstrap from.
     Rule(int, low=2): "replay.length objective.horizon",
     Rule(int, low=0, high=2**31 - 1): "seed",
-    Rule(int, low=1, nullable=True): "replay.capacity env.action_repeat train.every",
+    Rule(int, low=1, nullable=True): """replay.capacity env.action_repeat
+        train.every model.decoded objective.starts""",
     Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
         objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
@@ -100,7 +102,7 @@ _RULES = {
         actor.init_std actor.min_std actor.mean_scale worker.timeout""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
-    Rule(bool): "xla train.overlap env.shadows objective.weight_value_loss",
+    Rule(bool): "xla train.overlap env.shadows model.standardize objective.weight_value_loss",
     Rule(bool, nullable=True): "model.discount_head",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
     Rule(str, nullable=True): "logdir",
@@ -108,6 +110,7 @@ _RULES = {
     Rule(str, choices=tuple(OBSERVATIONS)): "obs",
     Rule(int, low=16, high=128, multiple_of=16): "env.size",
     Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
+    Rule(str, choices=("relu", "elu")): "model.conv_act",
     Rule(str, choices=("auto", "float32", "bfloat16", "float16")): "precision",
 }
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
@@ -115,6 +118,8 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 ADDED = {
     **{"obs": "pixels", "env.size": 64, "model.state_layers": 3, "model.state_std": 0.03},
     **{"envs": 1, "devices": 1, "threads": None, "xla": False, "train.overlap": False},
+    **{"model.standardize": False, "model.conv_act": "relu"},
+    **{"model.decoded": None, "objective.starts": None, "actor.wait": 0},
 }
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
@@ -273,6 +278,9 @@ def _check_together(values: Mapping) -> None:
         raise ConfigError(f"--xla true: compiles updates of one device, not of --devices {devices}")
     if length > frames:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
+    for key in ("model.decoded", "objective.starts"):
+        if values[key] is not None and values[key] > length:
+            raise ConfigError(f"--{key} {values[key]}: a sequence has {length} steps")
     if capacity is not None and capacity < limit:
         raise ConfigError(f"--replay.capacity {capacity}: an episode has {limit} environment steps")
     # What is left when the oldest episode goes must still make a sequence.

@@ -14,7 +14,8 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     """
     model, objective, actions = config.model, config.objective, spec.actions
     frames = config.replay.batch * config.replay.length
-    imagined = frames * objective.horizon
+    decoded = config.replay.batch * (model.decoded or config.replay.length)
+    imagined = config.replay.batch * (objective.starts or config.replay.length) * objective.horizon
     feat = model.stoch + model.deter
     first, encoders, embed, decoders = _observations(config, spec, feat)
     prior, posterior = _rssm(config, actions, embed)
@@ -23,10 +24,10 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     outputs = actions if spec.discrete else 2 * actions
     actor = _mlp(feat, config.actor.units, config.actor.layers, outputs)
     value = _mlp(feat, config.value.units, config.value.layers, 1)
-    real = 2 * first + 3 * (encoders + decoders + prior + posterior + reward + discount)
+    real = 2 * first + 3 * (encoders + prior + posterior + reward + discount)
     # The actor's input gets no gradient; the value's gives one to its weights and one to its input.
     dreamt = 2 * (prior + reward + discount) + 3 * (actor + value)
-    return frames * real + imagined * dreamt
+    return frames * real + decoded * 3 * decoders + imagined * dreamt
 
 
 def encoder(depth: int, size: int = 64) -> list[int]:

@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 from dreamer_bird.distributions import FixedNormal, OneHot, TanhNormal
 from dreamer_bird.geometry import KERNEL, decoder_kernels, encoder_sides
 from dreamer_bird.layers import Activation, Conv, Dense, TransposedConv
+from dreamer_bird.standardizer import Standardizer
 
 
 class ConvEncoder(tf.Module):
@@ -19,9 +20,11 @@ class ConvEncoder(tf.Module):
         act: Activation = tf.nn.relu,
         shape: tuple[int, int, int] = (64, 64, 3),
         dtype: tf.DType = tf.float32,
+        standardizer: Standardizer | None = None,
         name: str = "encoder",
     ):
         super().__init__(name)
+        self.standardizer = standardizer
         sides = encoder_sides(shape[0])
         self.layers = [
             Conv(2**index * depth, KERNEL, act, dtype, name=f"h{index + 1}")
@@ -34,6 +37,7 @@ class ConvEncoder(tf.Module):
         image = obs["image"]
         x = tf.reshape(image, tf.concat([[-1], tf.shape(image)[-3:]], 0))
         x = tf.ensure_shape(x, [None, *image.shape[-3:]])
+        x = self.standardizer.standardize(x) if self.standardizer else x
         for layer in self.layers:
             x = layer(x)
         return tf.reshape(x, tf.concat([tf.shape(image)[:-3], [self.size]], 0))
@@ -48,9 +52,11 @@ class ConvDecoder(tf.Module):
         act: Activation = tf.nn.relu,
         shape: tuple[int, int, int] = (64, 64, 3),
         dtype: tf.DType = tf.float32,
+        standardizer: Standardizer | None = None,
         name: str = "decoder",
     ):
         super().__init__(name)
+        self.standardizer = standardizer
         self.shape = shape
         self.h1 = Dense(32 * depth, None, dtype, name="h1")
         *kernels, last = decoder_kernels(shape[0])
@@ -69,6 +75,7 @@ class ConvDecoder(tf.Module):
         x = tf.reshape(x, [-1, 1, 1, self.h1.units])
         for layer in self.layers:
             x = layer(x)
+        x = self.standardizer.restore(x) if self.standardizer else x
         shape = tf.concat([tf.shape(features)[:-1], self.shape], 0)
         mean = tf.ensure_shape(tf.reshape(x, shape), [*features.shape[:-1], *self.shape])
         return FixedNormal(mean, len(self.shape))

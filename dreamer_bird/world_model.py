@@ -7,7 +7,7 @@ from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.distributions import OneHot, TanhNormal, split_seed
 from dreamer_bird.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
-from dreamer_bird.replicas import batch_mean
+from dreamer_bird.replicas import batch_mean, own_draw
 from dreamer_bird.rssm import RSSM, State
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
@@ -53,8 +53,13 @@ class WorldModel(tf.Module):
         free_nats: float,
         kl_scale: float,
         discount_scale: float,
+        decoded: int | None = None,
     ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
-        """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9)."""
+        """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9).
+
+        Observations are decoded at `decoded` steps of each sequence, drawn at random: an unbiased
+        estimate of their loss. None: at all of them.
+        """
         embed, first = self.embed(batch), batch.get("first")
         post, prior = self.rssm.observe(embed, batch["action"], seed=seed, first=first)
         feat = self.rssm.get_feat(post)
@@ -62,10 +67,13 @@ class WorldModel(tf.Module):
         kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
         # Below the free nats, of which the whole batch decides, it is a constant.
         div = tf.where(batch_mean(tf.stop_gradient(kl)) > free_nats, kl, free_nats)
+        seen = {"feat": feat} | {key: batch[key] for key in self.decoders}
+        seen = some_steps(seen, decoded, seed)
         losses = {
-            f"{key}_loss": -tf.reduce_mean(head(feat).log_prob(batch[key]))
-            for key, head in {**self.decoders, "reward": self.reward}.items()
+            f"{key}_loss": -tf.reduce_mean(decoder(seen["feat"]).log_prob(seen[key]))
+            for key, decoder in self.decoders.items()
         }
+        losses["reward_loss"] = -tf.reduce_mean(self.reward(feat).log_prob(batch["reward"]))
         if self.discount:
             target = self.gamma * batch["discount"]
             log_prob = tf.reduce_mean(self.discount(feat).log_prob(target))
@@ -161,3 +169,16 @@ class WorldModel(tf.Module):
         prior = self.rssm.imagine(windows(batch["action"]), start, seed=ahead)
         distance = tf.norm(prior["mean"] - windows(post["mean"]), axis=-1)
         return tf.reduce_mean(distance, 0)
+
+
+def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
+    """Return `count` steps of each sequence, `[B, T, ...] -> [B, count, ...]`, drawn at random
+    without replacement, the same of all tensors; all steps in their order if None.
+    """
+    if count is None:
+        return sequences
+    shape = tf.shape(next(iter(sequences.values())))[:2]
+    seed = tf.random.experimental.stateless_fold_in(seed, 0)
+    scores = own_draw(lambda shape: tf.random.stateless_uniform(shape, seed), shape, axis=0)
+    steps = tf.math.top_k(scores, count).indices
+    return {key: tf.gather(value, steps, batch_dims=1) for key, value in sequences.items()}

@@ -127,7 +127,9 @@ def test_names_of_optimizer_state(agent):
     assert set(agent.named_variables()) - set(WEIGHTS) == expected
 
 
-def test_named_weights_are_all_there_are(agent):
+@pytest.mark.parametrize("standardize", [False, True])
+def test_named_weights_are_all_there_are(make_agent, standardize):
+    agent = make_agent(model__standardize=standardize)
     named = {variable.ref() for variable in agent.named_variables().values()}
     assert named == {variable.ref() for variable in agent.variables}
     assert len(named) == len(agent.named_variables())

@@ -20,15 +20,16 @@ _REFUSED = {
         model.lr
         model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
         actor.clip value.layers value.units value.lr value.clip objective.horizon
-        objective.discount env.shadows""",
+        objective.discount env.shadows
+        model.standardize model.decoded objective.starts""",
     "1": """xla train.overlap replay.length objective.horizon objective.weight_value_loss
         model.discount_head""",
-    "-1": """seed worker.restarts model.free_nats model.kl_scale model.discount_scale
+    "-1": """seed worker.restarts actor.wait model.free_nats model.kl_scale model.discount_scale
         objective.confidence_clip""",
     "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",
     "1.01": "objective.discount objective.lambda objective.confidence_clip steps",
     "x": """steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy
-        obs""",
+        obs model.conv_act""",
     "nan": "steps model.lr train.expl_amount objective.lambda",
     "inf": "steps model.lr train.expl_amount model.clip",
     "1e400": "steps model.lr",
@@ -59,10 +60,10 @@ def test_precedence_is_defaults_variant_presets_flags():
     assert load().objective.alpha == 1e-8  # the block of bird, over the default of 0
     assert load({"variant": "dreamer"}).objective.alpha == 0.0
     assert load({"variant": "bird"}, ["bird_release"]).objective.entropy == "tanh"
-    assert load(presets=["cpu"]).model.depth == 16
+    assert load(presets=["cpu"]).model.depth == 8
     assert load(presets=["cpu", "debug"]).model.depth == 4
-    assert load(presets=["debug", "cpu"]).model.depth == 16
-    assert load({"model.depth": "8"}, ["cpu", "debug"]).model.depth == 8
+    assert load(presets=["debug", "cpu"]).model.depth == 8
+    assert load({"model.depth": "9"}, ["cpu", "debug"]).model.depth == 9
     assert load({"variant": "soft_bird", "objective.alpha": 0.5}).objective.alpha == 0.5
 
 
@@ -184,6 +185,9 @@ def test_bad_values_are_refused_by_name(key, value):
             {"env.time_limit": "90", "replay.length": "47"},
             "--replay.length 47: an episode has 46 frames",
         ),
+        ({"model.decoded": "51"}, "--model.decoded 51: a sequence has 50 steps"),
+        ({"objective.starts": "51"}, "--objective.starts 51: a sequence has 50 steps"),
+        ({"model.conv_act": "gelu"}, "--model.conv_act gelu: unknown; did you mean elu?"),
         (
             {"env.time_limit": "2000", "replay.capacity": "1999"},
             "--replay.capacity 1999: an episode has 2000 environment steps",

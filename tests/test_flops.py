@@ -53,6 +53,11 @@ def test_a_step_is_the_sum_of_its_parts():
     longer = flops_per_step(load(base | {"objective.horizon": 4}, ["debug"]), pixels)
     longest = flops_per_step(load(base | {"objective.horizon": 6}, ["debug"]), pixels)
     assert longest - longer == longer - one > 0
+    # Half the steps decoded, and imagined from.
+    drawn = base | {"model.decoded": 1, "objective.starts": 1}
+    half = flops_per_step(load(drawn, ["debug"]), pixels)
+    image = decoder(4, 24)
+    assert one - half == 3 * image + (longer - one) / 2
     # Counted by hand for networks of one unit: see flops.py for what is multiplied by what.
     tiny = {f"model.{key}": 1 for key in ("depth", "deter", "stoch", "hidden", "units")}
     tiny |= {"actor.units": 1, "value.units": 1, "actor.layers": 1, "value.layers": 1}

@@ -70,6 +70,12 @@ def assert_skipped(found):
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
+def test_two_replicas_share_the_mean_image_and_the_steps_drawn(tmp_path):
+    drawn = ("--model.standardize", "true", "--model.decoded", "2", "--objective.starts", "3")
+    one, two = updates(tmp_path, "1,2", *PIXELS, *drawn)
+    assert_same_updates(two, one)
+
+
 @pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_replicas_share_discrete_actions_and_joined_episodes(replicas, tmp_path):
     one, several = updates(tmp_path, f"1,{replicas}", *ENDING)

@@ -179,8 +179,13 @@ def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
         again.collect()
 
 
-def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run):
-    run = make_run(**{"train.updates": 5})
+DRAWN = {"model.standardize": True, "model.decoded": 3, "objective.starts": 2, "actor.wait": 3}
+
+
+@pytest.mark.parametrize("flags", [{}, DRAWN], ids=["plain", "drawn"])
+def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run, flags):
+    flags = {"train.updates": 5, **flags}
+    run = make_run(**flags)
     run.collect()
     calls = []
 
@@ -193,7 +198,7 @@ def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run):
     with pytest.raises(Stopped):
         run.update()
     run.write_checkpoint()
-    again = make_run(**{"train.updates": 5, "steps": run.step})
+    again = make_run(**{**flags, "steps": run.step})
     assert again.updates == len(again.history) == 2
     assert again.history[0].keys() == run.history[0].keys()
     run.check = lambda: None

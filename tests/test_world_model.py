@@ -11,6 +11,7 @@ from sizes import BATCH, LENGTH
 from dreamer_bird.agent import merge_time
 from dreamer_bird.distributions import split_seed
 from dreamer_bird.preprocessing import scale_image
+from dreamer_bird.world_model import some_steps
 
 
 def make_start(agent, count=5):
@@ -51,6 +52,36 @@ def test_model_loss(agent, batch, seed, free_nats, kl_scale):
     assert float(metrics["prior_ent"]) == pytest.approx(stats.norm.entropy(0, s2).sum(-1).mean())
     expected = image_loss + reward_loss + kl_scale * max(div, free_nats)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_the_steps_decoded_is_on_average_that_of_all(agent, batch, seed):
+    batch = {**batch, "image": scale_image(batch["image"])}
+    losses = [
+        agent.world_model.loss(batch, seed + number, 0.0, 1.0, 10.0, decoded)[2]
+        for decoded in (None, 1, 3)
+        for number in range(60)
+    ]
+    images = np.array([metrics["image_loss"] for metrics in losses]).reshape(3, 60)
+    for some in images[1:]:
+        apart = some - images[0]  # of the same posteriors
+        assert apart.std() > 0 and abs(apart.mean()) < 3 * apart.std() / 60**0.5
+    # What is not decoded is learned from all steps.
+    rewards = np.array([metrics["reward_loss"] for metrics in losses]).reshape(3, 60)
+    np.testing.assert_array_equal(rewards, np.broadcast_to(rewards[0], (3, 60)))
+
+
+def test_some_steps_are_drawn_from_each_sequence_without_repeating(seed):
+    step = np.tile(np.arange(10), (300, 1))
+    sequences = {"step": tf.constant(step), "double": tf.constant(2.0 * step)[..., None]}
+    assert some_steps(sequences, None, seed) is sequences
+    drawn = some_steps(sequences, 4, seed)
+    steps = drawn["step"].numpy()
+    assert steps.shape == (300, 4)
+    np.testing.assert_array_equal(drawn["double"][..., 0], 2 * steps)
+    assert all(len(set(row)) == 4 for row in steps)
+    counts = np.bincount(steps.ravel(), minlength=10)
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert np.any(steps != some_steps(sequences, 4, seed + 1)["step"])
 
 
 def test_free_nats_stop_the_gradient_of_the_divergence(agent, batch, seed):
