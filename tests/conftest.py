@@ -23,7 +23,15 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 
+# Files of minutes, which would leave a process alone with the last of them if they came later.
+LONGEST = (
+    *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_team", "test_run"),
+    *("test_sweep_ray", "test_bench"),
+)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     if config.getoption("kills") < 10:
         for item in items:
             if item.get_closest_marker("long"):
