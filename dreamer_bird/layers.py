@@ -4,8 +4,10 @@ Built on plain `tf.Variable`s: a `tf.Module` does not see the weights of Keras 3
 created at the first call, and their names are Dreamer's.
 """
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
@@ -54,9 +56,17 @@ class Dense(Layer):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return `[..., units]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
-        y = tf.tensordot(tf.cast(x, self.dtype), tf.cast(self.kernel, self.dtype), 1)
-        y += tf.cast(self.bias, self.dtype)
+        y = self.product(x, self.kernel) + tf.cast(self.bias, self.dtype)
         return self.act(y) if self.act else y
+
+    def split(self, sizes: list[int]) -> list[tf.Tensor]:
+        """Return the kernel in parts, one for each of the inputs of these sizes side by side."""
+        self.ensure_built(sum(sizes))
+        return tf.split(self.kernel, sizes)
+
+    def product(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Return x @ kernel in the compute dtype, `[..., I] -> [..., units]`."""
+        return tf.tensordot(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype), 1)
 
 
 class Conv(Layer):
@@ -84,9 +94,14 @@ class Conv(Layer):
         """Return `[N, (H - k) / 2 + 1, (W - k) / 2 + 1, filters]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
         kernel = tf.cast(self.kernel, self.dtype)
-        y = tf.nn.conv2d(tf.cast(x, self.dtype), kernel, 2, "VALID")
-        y = tf.nn.bias_add(y, tf.cast(self.bias, self.dtype))
+        y = self._convolve(tf.cast(x, self.dtype), kernel)
+        y = _add_bias(y, tf.convert_to_tensor(self.bias))
         return self.act(y) if self.act else y
+
+    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        side = (x.shape[1] - self.size) // 2 + 1
+        # The library takes the gradient of the kernel slowly where the output is this small.
+        return (_conv_of_few if side <= 2 else _conv)(x, kernel)
 
 
 class TransposedConv(Layer):
@@ -124,7 +139,7 @@ class TransposedConv(Layer):
             y = self._by_phases(x)
         else:
             y = self._native(x)
-        y = tf.nn.bias_add(y, tf.cast(self.bias, self.dtype))
+        y = _add_bias(y, tf.convert_to_tensor(self.bias))
         return self.act(y) if self.act else y
 
     def _from_one_pixel(self, x: tf.Tensor) -> tf.Tensor:
@@ -158,6 +173,42 @@ class TransposedConv(Layer):
             return _sub_pixel(x, kernel), backward
 
         return forward(x, tf.cast(self.kernel, self.dtype))
+
+
+def _conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(x, kernel, 2, "VALID")
+
+
+@tf.custom_gradient
+def _conv_of_few(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Convolve with stride 2, and take the gradient of the kernel as one product of all windows."""
+    size = kernel.shape[0]
+
+    def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        corners = [(2 * i, 2 * j) for i, j in np.ndindex(*gradient.shape[1:3])]
+        windows = [x[:, i : i + size, j : j + size] for i, j in corners]
+        windows = tf.reshape(tf.stack(windows, 1), [-1, math.prod(kernel.shape[:3])])
+        outputs = tf.reshape(gradient, [-1, kernel.shape[3]])
+        of_kernel = tf.matmul(windows, outputs, transpose_a=True)
+        of_x = tf.nn.conv2d_transpose(gradient, kernel, tf.shape(x), 2, "VALID")
+        return of_x, tf.reshape(of_kernel, kernel.shape)
+
+    return _conv(x, kernel), backward
+
+
+@tf.custom_gradient
+def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Add a float32 bias `[C]` to images `[N, H, W, C]`, and sum its gradient over N by a product:
+    the library sums few channels one number at a time, and in bfloat16 no further than 256.
+    """
+
+    def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.reshape(gradient, [tf.shape(gradient)[0], math.prod(gradient.shape[1:])])
+        image = tf.matmul(tf.ones_like(images[:, :1]), images, transpose_a=True)
+        image = tf.reshape(tf.cast(image, tf.float32), [-1, bias.shape[0]])
+        return gradient, tf.reduce_sum(image, 0)
+
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), backward
 
 
 def _sub_pixel(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -201,10 +252,10 @@ class GRUCell(Layer):
         update_h, reset_h, candidate_h = tf.split(recurrent, 3, -1)
         update = tf.sigmoid(update_x + update_h)
         candidate = tf.tanh(candidate_x + tf.sigmoid(reset_x + reset_h) * candidate_h)
-        # Float32, since many small changes add up in this state over time.
-        update, candidate = tf.cast(update, tf.float32), tf.cast(candidate, tf.float32)
         return update * state + (1 - update) * candidate
 
     def _affine(self, x: tf.Tensor, kernel: tf.Variable, bias: tf.Tensor) -> tf.Tensor:
-        x, kernel, bias = (tf.cast(value, self.dtype) for value in (x, kernel, bias))
-        return tf.matmul(x, kernel) + bias
+        product = tf.matmul(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype))
+        # The gates in float32, since many small changes add up in the state over time; a CPU also
+        # computes their sigmoids faster so.
+        return tf.cast(product, tf.float32) + bias

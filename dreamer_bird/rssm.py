@@ -57,16 +57,17 @@ class RSSM(tf.Module):
         state = self.initial(tf.shape(action)[0]) if state is None else state
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         seeds = split_seed(post_seed, tf.shape(action)[1])
-        elements = (time_major(action), time_major(embed), seeds)
+        seen, of_deter = self._see(embed)
+        elements = (time_major(action), time_major(seen), seeds)
         if first is not None:
             kept = 1 - time_major(tf.cast(first, tf.float32))[..., None]
             elements = (elements[0] * kept, *elements[1:], kept)
 
         def step(post: State, element: tuple) -> State:
-            action, embed, seed, *kept = element
+            action, seen, seed, *kept = element
             if kept:
                 post = {key: kept[0] * value for key, value in post.items()}
-            return self._posterior(self._deter(post, action), embed, seed)
+            return self._posterior(self._deter(post, action), seen, of_deter, seed)
 
         post = {key: time_major(value) for key, value in tf.scan(step, elements, state).items()}
         # No step depends on the prior's sample, so that all priors are computed at once.
@@ -91,7 +92,7 @@ class RSSM(tf.Module):
         """Return posterior and prior `[B, ...]` one step on, given the embedding `[B, E]`."""
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         prior = self.img_step(prev_state, prev_action, prior_seed)
-        return self._posterior(prior["deter"], embed, post_seed), prior
+        return self._posterior(prior["deter"], *self._see(embed), post_seed), prior
 
     def img_step(
         self, prev_state: State, prev_action: tf.Tensor, seed: tf.Tensor | None = None
@@ -114,9 +115,18 @@ class RSSM(tf.Module):
     def _prior(self, deter: tf.Tensor, seed: tf.Tensor | None) -> State:
         return self._sample(self.img3(self.img2(deter)), deter, seed)
 
-    def _posterior(self, deter: tf.Tensor, embed: tf.Tensor, seed: tf.Tensor | None) -> State:
-        x = tf.concat([deter, tf.cast(embed, tf.float32)], -1)
-        return self._sample(self.obs2(self.obs1(x)), deter, seed)
+    def _see(self, embed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the share of embeddings `[..., E]` in the posterior's first layer, `[..., H]`, and
+        the kernel of the deterministic state's share: the large one for all steps at once.
+        """
+        of_deter, of_embed = self.obs1.split([self.deter_size, embed.shape[-1]])
+        return tf.cast(self.obs1.product(embed, of_embed), tf.float32) + self.obs1.bias, of_deter
+
+    def _posterior(
+        self, deter: tf.Tensor, seen: tf.Tensor, of_deter: tf.Tensor, seed: tf.Tensor | None
+    ) -> State:
+        x = self.obs1.act(tf.cast(self.obs1.product(deter, of_deter), tf.float32) + seen)
+        return self._sample(self.obs2(x), deter, seed)
 
     def _sample(self, statistics: tf.Tensor, deter: tf.Tensor, seed: tf.Tensor | None) -> State:
         mean, std = tf.split(tf.cast(statistics, tf.float32), 2, -1)

@@ -27,6 +27,24 @@ def test_conv(shape):
     np.testing.assert_allclose(layer(tf.constant(x)), conv(x, layer), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (3, 7, 7, 2), (2, 6, 6, 3), (5, 4, 4, 2)])
+def test_conv_gradients_against_numpy(shape):
+    """Maps of 3, 2, 2 and 1 pixels; those up to 2 have a gradient of their own."""
+    layer, x = Conv(5, 4), normal(*shape)
+    layer.ensure_built(shape[-1])
+    kernel = layer.kernel.numpy().astype(np.float64)
+    upstream = np.random.default_rng(2).normal(size=conv(x, layer).shape)
+    ours = gradients(layer, x, [layer.kernel, layer.bias], upstream.astype(np.float32))
+    x_gradient, kernel_gradient = np.zeros_like(x), np.zeros_like(kernel)
+    for i, j in np.ndindex(*upstream.shape[1:3]):
+        patch = np.s_[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+        x_gradient[patch] += np.einsum("nf,klcf->nklc", upstream[:, i, j], kernel)
+        kernel_gradient += np.einsum("nklc,nf->klcf", x[patch], upstream[:, i, j])
+    expected = (x_gradient, kernel_gradient, upstream.sum((0, 1, 2)))
+    for one, other in zip(ours, expected, strict=True):
+        assert_close(one, other)
+
+
 FORMS = {"_from_one_pixel", "_by_phases", "_native"}
 
 
@@ -119,6 +137,28 @@ def test_half_precision_computes_the_same(monkeypatch, dtype, error):
         expected = reference(x, layer)
         atol = error * np.abs(expected).max()
         np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype, error", [(tf.float16, 2e-2), (tf.bfloat16, 5e-2)])
+def test_half_precision_has_the_same_gradients(dtype, error):
+    """Of a bias too, summed over 12,800 pixels: half precision alone would lose most of it."""
+    x = normal(200, 6, 6, 3)
+    for kind in (
+        lambda dtype: Conv(5, 4, None, dtype),
+        lambda dtype: TransposedConv(3, 5, dtype=dtype),
+    ):
+        half, single = kind(dtype), kind(tf.float32)
+        for layer in (half, single):
+            layer.ensure_built(3)
+        for ours, theirs in zip(half.trainable_variables, single.trainable_variables, strict=True):
+            ours.assign(theirs)
+        upstream = 0.01 + tf.random.stateless_uniform(
+            single(tf.constant(x, tf.float32)).shape, [0, 1]
+        )
+        expected = gradients(single, x, single.trainable_variables, upstream)
+        ours = gradients(half, x, half.trainable_variables, tf.cast(upstream, dtype))
+        for one, other in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=error * np.abs(other).max())
 
 
 def test_activation_comes_last():

@@ -123,6 +123,36 @@ def test_observe_is_repeated_obs_step(rssm, sequence, start):
         before = at(observed[0], t)
 
 
+def test_gradients_of_observe_are_those_of_the_plain_form(rssm, sequence, start, monkeypatch):
+    """One step after another, each on the concatenated inputs, in place of embeddings first."""
+    monkeypatch.setattr("dreamer_bird.rssm.normal_noise", lambda shape, seed: tf.zeros(shape))
+    embed, action = sequence
+
+    def plain(embed):
+        states = [start]
+        for t in range(T):
+            x = rssm.img1(tf.concat([states[-1]["stoch"], action[:, t]], -1))
+            deter = rssm.cell(x, states[-1]["deter"])
+            x = rssm.obs1(tf.concat([deter, embed[:, t]], -1))
+            mean, _ = tf.split(rssm.obs2(x), 2, -1)
+            states.append({"deter": deter, "stoch": mean})
+        return {key: tf.stack([s[key] for s in states[1:]], 1) for key in ("deter", "stoch")}
+
+    def gradients(observe):
+        with tf.GradientTape() as tape:
+            tape.watch(embed)
+            post = observe(embed)
+            loss = tf.reduce_sum(tf.square(post["deter"])) + tf.reduce_sum(post["stoch"])
+        parts = (rssm.img1, rssm.cell, rssm.obs1, rssm.obs2)
+        return tape.gradient(
+            loss, [embed, *(w for part in parts for w in part.trainable_variables)]
+        )
+
+    ours = gradients(lambda embed: rssm.observe(embed, action, start, SEED)[0])
+    for one, other in zip(ours, gradients(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+
+
 def test_imagine_against_numpy(rssm, sequence, start):
     action = sequence[1]
     priors = rssm.imagine(action, start, SEED)
