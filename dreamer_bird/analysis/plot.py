@@ -106,6 +106,7 @@ def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
     for panel in panels[len(tasks) :]:
         panel.remove()
     figure.align_ylabels()
+    figure.set_figwidth(width)
     lines = _add_legend(figure, columns)
     figure.set_size_inches(width, rows * _HEIGHT * width / columns + 0.16 * lines + 0.2)
     return figure
@@ -167,17 +168,20 @@ def _add_legend(figure: Figure, columns: int) -> int:
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    across = max(2, columns)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside lower center",
-        ncols=across,
-        frameon=False,
-        handlelength=3,
-        columnspacing=1.2,
-    )
-    return -(-len(entries) // across)
+    for across in range(max(2, columns), 0, -1):
+        legend = figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=across,
+            frameon=False,
+            handlelength=3,
+            columnspacing=1.2,
+        )
+        # Long names have room in fewer columns.
+        if across == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return -(-len(entries) // across)
+        legend.remove()
 
 
 def _save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> Iterator[Path]:

@@ -141,6 +141,17 @@ def test_a_panel_for_each_task_within_the_width_of_a_page_and_nothing_overlaps(c
         assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
 
 
+@pytest.mark.parametrize(("name", "lines"), [("mine", 2), ("bfloat16, seed 0, at last", 3)])
+def test_the_legend_has_fewer_columns_where_names_are_long(name, lines):
+    logs = [log(f"{name} {number}", 0, 1) for number in range(3)]
+    figure = draw(bands(logs, None, "std"), None, baselines=False)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    tops = {round(text.get_window_extent().y0) for text in figure.legends[0].get_texts()}
+    assert len(tops) == lines
+
+
 def test_methods_are_told_apart_without_colour_and_keep_their_look():
     names = ["bird", "dreamer", "soft_bird", "mine", "yours", "theirs"]
     looks = style.styles(names)
