@@ -24,7 +24,7 @@ TOLERANCE = 1e-5  # of actions, on the machine that wrote it
 
 
 def main(arguments: list[str]) -> int:
-    """Write the policy of a run as a SavedModel, and check that it acts the same; return 0."""
+    """Write a run's policy in float32 as a SavedModel and check that it acts the same; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
     parent = flags.out.absolute().parent
@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: exists already")
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
-    agent = build_agent(snapshot)
+    # Another graph rounds otherwise in half precision, enough for another action to be likeliest.
+    config = snapshot.config.replace(precision="float32")
+    agent = build_agent(snapshot._replace(config=config))
     # Whole or not at all, as everything that is written.
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
         made = Path(folder, "model")

@@ -84,7 +84,9 @@ def test_a_saved_model_acts_the_same_without_the_package(policy, tiny_run, tmp_p
     done = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path}/model: actions differ by at most ")
-    agent = build_agent(read_snapshot(tiny_run))
+    snapshot = read_snapshot(tiny_run)
+    config = snapshot.config.replace(precision="float32")
+    agent = build_agent(snapshot._replace(config=config))
     expected, latent = agent.policy({"state": states(3)}, agent.initial(3), (1, 2), False)
     expected, _ = agent.policy({"state": states(3)}, latent, (3, 4), False)
     code = f"""
