@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: exists already")
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
-    # Another graph rounds otherwise in half precision, enough for another action to be likeliest.
+    # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
     config = snapshot.config.replace(precision="float32")
     agent = build_agent(snapshot._replace(config=config))
     # Whole or not at all, as everything that is written.

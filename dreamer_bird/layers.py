@@ -6,6 +6,7 @@ created at the first call, and their names are Dreamer's.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -94,14 +95,12 @@ class Conv(Layer):
         """Return `[N, (H - k) / 2 + 1, (W - k) / 2 + 1, filters]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
         kernel = tf.cast(self.kernel, self.dtype)
-        y = self._convolve(tf.cast(x, self.dtype), kernel)
+        # The library takes the gradient of the kernel slowly where the output is this small.
+        few = (x.shape[1] - self.size) // 2 + 1 <= 2
+        convolve = _conv_of_few if few else partial(tf.nn.conv2d, strides=2, padding="VALID")
+        y = convolve(tf.cast(x, self.dtype), kernel)
         y = _add_bias(y, tf.convert_to_tensor(self.bias))
         return self.act(y) if self.act else y
-
-    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        side = (x.shape[1] - self.size) // 2 + 1
-        # The library takes the gradient of the kernel slowly where the output is this small.
-        return (_conv_of_few if side <= 2 else _conv)(x, kernel)
 
 
 class TransposedConv(Layer):
@@ -175,10 +174,6 @@ class TransposedConv(Layer):
         return forward(x, tf.cast(self.kernel, self.dtype))
 
 
-def _conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, 2, "VALID")
-
-
 @tf.custom_gradient
 def _conv_of_few(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Convolve with stride 2, and take the gradient of the kernel as one product of all windows."""
@@ -193,7 +188,7 @@ def _conv_of_few(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         of_x = tf.nn.conv2d_transpose(gradient, kernel, tf.shape(x), 2, "VALID")
         return of_x, tf.reshape(of_kernel, kernel.shape)
 
-    return _conv(x, kernel), backward
+    return tf.nn.conv2d(x, kernel, 2, "VALID"), backward
 
 
 @tf.custom_gradient
