@@ -53,11 +53,11 @@ FORMS = {"_from_one_pixel", "_by_phases", "_native"}
         ("_from_one_pixel", (3, 1, 1, 6), 2, 5),
         ("_from_one_pixel", (3, 1, 1, 6), 20, 6),
         ("_by_phases", (2, 5, 4, 3), 1, 5),
-        ("_by_phases", (2, 5, 4, 3), 15, 5),
+        ("_by_phases", (2, 5, 4, 3), 7, 5),
         ("_by_phases", (2, 4, 5, 3), 2, 6),
         ("_by_phases", (2, 1, 3, 2), 3, 6),
-        ("_native", (2, 5, 4, 3), 16, 5),
-        ("_native", (2, 3, 4, 3), 17, 6),
+        ("_native", (2, 5, 4, 3), 8, 5),
+        ("_native", (2, 3, 4, 3), 9, 6),
     ],
     ids=lambda case: f"{case[0][1:]}-{case[1][1]}x{case[1][2]}-{case[2]}-size{case[3]}",
 )
@@ -126,10 +126,9 @@ def test_transposed_conv_against_tensorflow(transposed):
 
 
 @pytest.mark.parametrize("dtype, error", [(tf.float16, 3e-3), (tf.bfloat16, 3e-2)])
-def test_half_precision_computes_the_same(monkeypatch, dtype, error):
+def test_half_precision_computes_the_same(dtype, error):
     x = normal(2, 5, 4, 3)
-    layers = [Dense(5, None, dtype), Conv(5, 4, None, dtype), TransposedConv(16, 5, None, dtype)]
-    monkeypatch.setattr(layers[2], "_native", None)  # slow in half precision
+    layers = [Dense(5, None, dtype), Conv(5, 4, None, dtype), TransposedConv(8, 6, None, dtype)]
     for layer, reference in zip(layers, (dense, conv, transposed_conv), strict=True):
         y = layer(tf.constant(x))
         assert y.dtype == dtype
