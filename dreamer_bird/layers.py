@@ -146,7 +146,7 @@ class TransposedConv(Layer):
 
     def _native(self, x: tf.Tensor) -> tf.Tensor:
         height, width = (2 * (extent - 1) + self.size for extent in x.shape[1:3])
-        pair = 2 - width % 2  # columns that are one of as many more channels, as in a convolution
+        pair = 2 - width % 2  # as in `_pair_columns`; the kernel is even where the width is
         shape = [self.size, self.size // pair, pair * self.filters, x.shape[3]]
         kernel = tf.reshape(tf.cast(self.kernel, self.dtype), shape)
         shape = [tf.shape(x)[0], height, width // pair, pair * self.filters]
