@@ -137,6 +137,7 @@ class RunMaker:
     def end(self, run):
         """Close a run, whose agent another may have from now on."""
         key, agent, first = loan = self._lent.pop(run)
+        run.collector.close()
         run.logger.close()
         for env in (*run.envs, run.eval_env):
             env.close()
