@@ -135,7 +135,9 @@ class TransposedConv(Layer):
             y = self._by_phases(x)
         else:
             y = self._native(x)
-        y = _add_bias(y, tf.convert_to_tensor(self.bias))
+        # As one row an image: the library adds few numbers to each pixel slowly.
+        row = tf.reshape(y, [-1, math.prod(y.shape[1:])])
+        y = tf.reshape(_add_bias(row, tf.convert_to_tensor(self.bias)), [-1, *y.shape[1:]])
         return self.act(y) if self.act else y
 
     def _from_one_pixel(self, x: tf.Tensor) -> tf.Tensor:
@@ -217,17 +219,19 @@ def _conv_of_few(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
 @tf.custom_gradient
 def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Add a float32 bias `[C]` to images `[N, H, W, C]`, and sum its gradient over N by a product:
-    the library sums few channels one number at a time, and in bfloat16 no further than 256.
+    """Add a float32 bias `[C]` to images, `[N, H, W, C]` or `[N, H W C]`, and sum its gradient over
+    N by a product: the library sums few channels one number at a time, and in bfloat16 no further
+    than 256.
     """
 
     def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.reshape(gradient, [tf.shape(gradient)[0], math.prod(gradient.shape[1:])])
-        image = tf.matmul(tf.ones_like(images[:, :1]), images, transpose_a=True)
+        rows = tf.reshape(gradient, [tf.shape(gradient)[0], math.prod(gradient.shape[1:])])
+        image = tf.matmul(tf.ones_like(rows[:, :1]), rows, transpose_a=True)
         image = tf.reshape(tf.cast(image, tf.float32), [-1, bias.shape[0]])
         return gradient, tf.reduce_sum(image, 0)
 
-    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), backward
+    repeats = x.shape[-1] // bias.shape[0]
+    return tf.nn.bias_add(x, tf.tile(tf.cast(bias, x.dtype), [repeats])), backward
 
 
 def _sub_pixel(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -127,7 +127,7 @@ class DenseDecoder(tf.Module):
 
     def __call__(self, features: tf.Tensor) -> FixedNormal | tfd.Distribution:
         """Return the distribution over `[..., *shape]` given features `[..., F]`."""
-        x = features
+        x = tf.reshape(features, [-1, features.shape[-1]])
         for layer in self.layers:
             x = layer(x)
         x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
