@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     config = load(*parse_flags(settings))
     with quietly():
         from dreamer_bird.precision import resolve_precision
-    use_threads(config.threads)
+    use_threads(config.threads, flops_per_step(config, spec_of(config)))
     config = config.replace(precision=resolve_precision(config.precision))
     figures = {"precision": config.precision}
     for name, measure in _PARTS.items():
@@ -52,12 +52,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def spec_of(config: Config) -> Spec:
+    """Return what an environment would tell of itself, with one action and a short state."""
+    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
+    return Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+
+
 def measure_step(config: Config, steps: int) -> dict[str, float]:
     """Time training steps on a random batch, and this machine's largest matrix product."""
     from dreamer_bird.agent import Agent
 
-    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
-    spec = Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+    spec = spec_of(config)
     agent = Agent(config, spec)
     rng = np.random.default_rng(0)
     shape = (config.replay.batch, config.replay.length)

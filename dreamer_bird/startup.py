@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Floating-point operations of an update, above the small presets' and below Dreamer's.
+SMALL_UPDATE = 100e9
+
 
 @contextmanager
 def quietly() -> Iterator[None]:
@@ -24,13 +27,25 @@ def quietly() -> Iterator[None]:
         os.close(stderr)
 
 
-def use_threads(count: int | None) -> None:
-    """Let TensorFlow compute with so many threads, None: as many as there are cores.
+def use_threads(count: int | None, operations: float) -> None:
+    """Let TensorFlow compute with so many threads, before anything is computed.
 
-    Before anything is computed; each operation is split among them, and as many run at once.
+    As many share each operation, and as many operations run at once. None leaves both to
+    TensorFlow, one for each core, except on two cores where an update takes few floating-point
+    `operations`: it is faster when each core has an operation of its own (docs/performance.md).
     """
-    if count:
+    within = beside = count
+    if not count and operations < SMALL_UPDATE and _cores() == 2:
+        within, beside = 1, 2
+    if within:
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(count)
-        tf.config.threading.set_inter_op_parallelism_threads(count)
+        tf.config.threading.set_intra_op_parallelism_threads(within)
+        tf.config.threading.set_inter_op_parallelism_threads(beside)
+
+
+def _cores() -> int | None:
+    """Return how many threads TensorFlow would share an operation among."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(told) if told.isdigit() else usable

@@ -16,6 +16,7 @@ from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.evaluator import Evaluator
+from dreamer_bird.flops import flops_per_step
 from dreamer_bird.hosts import Hosts, gather
 from dreamer_bird.logdir import claim_logdir
 from dreamer_bird.logger import Logger
@@ -43,7 +44,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
     """
     config = config.replace(precision=resolve_precision(config.precision))
     with ExitStack() as stack:
-        use_threads(config.threads)
+        use_threads(config.threads, flops_per_step(config, eval_env.spec))
         # Before `stopping`: TensorFlow sets a handler of SIGTERM of its own among several hosts.
         team = stack.enter_context(_gathered(config, hosts))
         eval_env.reset(0)  # fails before anything is created, if it does

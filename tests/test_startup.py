@@ -8,22 +8,48 @@ import pytest
 
 CODE = """
 import pathlib, sys
+from dreamer_bird.arguments import parse_flags
+from dreamer_bird.bench import spec_of
+from dreamer_bird.config import load
+from dreamer_bird.flops import flops_per_step
 from dreamer_bird.startup import use_threads
-use_threads(eval(sys.argv[1]))
+config = load(*parse_flags(sys.argv[1:]))
+use_threads(config.threads, flops_per_step(config, spec_of(config)))
 import tensorflow as tf
 tf.ones([8, 8]) @ tf.ones([8, 8])
 names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
-print(names.count("tf_Compute"), tf.config.threading.get_intra_op_parallelism_threads())
+threading = tf.config.threading
+told = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+print(names.count("tf_Compute"), *told)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the names of threads")
-@pytest.mark.parametrize("count", [None, 1, 5])
-def test_tensorflow_starts_as_many_threads_as_it_is_told(count):
-    line = [sys.executable, "-c", CODE, str(count)]
+def threads(flags: str, cores: int | None = None) -> list[int]:
+    """Return how many threads there are, and how many TensorFlow was told within operations and
+    beside each other, zero if nothing.
+    """
+    line = [sys.executable, "-c", CODE, *flags.split()]
     env = {name: value for name, value in os.environ.items() if not name.startswith("TF_NUM_")}
+    env |= {"TF_NUM_INTRAOP_THREADS": str(cores)} if cores else {}
     done = subprocess.run(line, env=env, capture_output=True, text=True)
-    assert done.stdout == f"{count or len(os.sched_getaffinity(0))} {count or 0}\n"
+    return [int(word) for word in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the names of threads")
+@pytest.mark.parametrize("count", [1, 5])
+def test_tensorflow_starts_as_many_threads_as_it_is_told(count):
+    assert threads(f"--threads {count}") == [count, count, count]
+    # A setting counts for more than the share that a sweep gives a run by this variable.
+    assert threads(f"--threads {count}", cores=2) == [count, count, count]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the names of threads")
+def test_a_small_update_on_two_cores_has_an_operation_on_each():
+    assert threads("--configs cpu", cores=2) == [2, 1, 2]
+    assert threads("--configs cpu", cores=3)[1:] == [0, 0]
+    assert threads("--configs dreamer_tf2", cores=2)[1:] == [0, 0]
+    usable = len(os.sched_getaffinity(0))
+    assert threads("--configs cpu") == ([2, 1, 2] if usable == 2 else [usable, 0, 0])
 
 
 def test_one_keras_is_loaded_and_not_two():

@@ -14,19 +14,19 @@ from pathlib import Path
 import gymnasium
 
 from dreamer_bird.arguments import parse_flags
+from dreamer_bird.bench import measure_step, spec_of
 from dreamer_bird.config import Config, load
 from dreamer_bird.doctor.findings import Frames, Probe
 from dreamer_bird.doctor.machine import memory_taken
-from dreamer_bird.envs import OBSERVATIONS, environment
+from dreamer_bird.envs import environment
 from dreamer_bird.envs.rendering import BACKENDS
-from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
+from dreamer_bird.flops import flops_per_step
 from dreamer_bird.startup import use_threads
 
 PATIENCE = 900  # seconds; the first training step is traced, and may have other runs beside it
 STEPS = 20  # of the environment
-STATE = 6  # dimensions, where only the environment knows them
 
 
 def try_training(settings: list[str]) -> Probe:
@@ -52,11 +52,11 @@ def try_training(settings: list[str]) -> Probe:
 def probe(settings: list[str]) -> None:
     """Print a JSON object on what TensorFlow sees here, then one on a training step."""
     config = load(*parse_flags(settings))
-    use_threads(config.threads)
     import tensorflow as tf
 
     from dreamer_bird.precision import resolve_precision
 
+    use_threads(config.threads, flops_per_step(config, spec_of(config)))
     devices = tf.config.list_physical_devices("GPU")
     details = map(tf.config.experimental.get_device_details, devices)
     gpus = [
@@ -111,11 +111,8 @@ def _telling(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
 
 def _train(config: Config) -> dict[str, float]:
     from dreamer_bird.agent import Agent
-    from dreamer_bird.bench import measure_step
 
-    step, taken = measure_step(config, steps=1), memory_taken()
-    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
-    spec = Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+    step, taken, spec = measure_step(config, steps=1), memory_taken(), spec_of(config)
     # With an overlap a checkpoint holds a copy of the policy too.
     agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
     saved = [variable for agent in agents for variable in agent.named_variables().values()]
