@@ -33,6 +33,8 @@ def use_threads(count: int | None, operations: float) -> None:
     As many share each operation, and as many operations run at once. None leaves both to
     TensorFlow, one for each core, except on two cores where an update takes few floating-point
     `operations`: it is faster when each core has an operation of its own (docs/performance.md).
+
+    Raises RuntimeError if TensorFlow has computed before, with other threads.
     """
     within = beside = count
     if not count and operations < SMALL_UPDATE and _cores() == 2:
