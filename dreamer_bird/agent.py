@@ -76,14 +76,15 @@ class Agent(tf.Module):
         self._build()
         scaling = dtype == tf.float16
         self.optimizers = {
-            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name, wait)
-            for name, part, section, wait in (
-                ("model", self.world_model, model, 0),
-                ("actor", self.actor, actor, actor.wait),
-                ("value", self.value, value, 0),
+            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name)
+            for name, part, section in (
+                ("model", self.world_model, model),
+                ("actor", self.actor, actor),
+                ("value", self.value, value),
             )
             if learns
         }
+        self._actor_learns = False
         # No Python control flow depends on tensors; tracing without autograph takes half the time.
         self._train_step = tf.function(self._whole_step, autograph=False, jit_compile=config.xla)
 
@@ -136,17 +137,20 @@ class Agent(tf.Module):
                 observation at `t`, and `reward[:, t]` came with it.
             seed: of all samples, `[2]`.
         """
-        return self._train_step(batch, seed)
+        if not self._actor_learns:  # a device is asked until then, and never again
+            starts = self._config.actor.learning_starts
+            self._actor_learns = int(self.optimizers["value"].count) >= starts
+        return self._train_step(batch, seed, self._actor_learns)
 
-    def _whole_step(self, batch: Batch, seed: tf.Tensor) -> Metrics:
-        metrics = self._strategy.run(self._replica_step, (batch, seed))
+    def _whole_step(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
+        metrics = self._strategy.run(self._replica_step, (batch, seed, actor_learns))
         # All replicas have the same.
         return {
             key: self._strategy.experimental_local_results(value)[0]
             for key, value in metrics.items()
         }
 
-    def _replica_step(self, batch: Batch, seed: tf.Tensor) -> Metrics:
+    def _replica_step(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:
         """Do what `train_step` does, as one of the replicas, each with its part of the batch."""
         batch, seed = from_chief((batch, seed))
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
@@ -156,18 +160,26 @@ class Agent(tf.Module):
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self._model_loss(batch, model_seed)
         # Outside the model's tape: the behaviour does not train the model.
-        start = some_steps(post, self._config.objective.starts, imagine_seed)
+        start = {**post, "discount": batch["discount"]}
+        start = some_steps(start, self._config.objective.starts, imagine_seed)
         start = {key: merge_time(value) for key, value in start.items()}
+        start_discount = start.pop("discount")
         with tf.GradientTape() as actor_tape:
             rollout = self._imagine(start, imagine_seed)
             # Inside, so that the value's gradient does not go back through the rollout.
             with tf.GradientTape() as value_tape:
-                actor_loss, value_loss, behaviour_metrics = self._behaviour_losses(*rollout)
+                actor_loss, value_loss, behaviour_metrics = self._behaviour_losses(
+                    start_discount, *rollout
+                )
 
         losses = {"model": model_loss, "actor": actor_loss, "value": value_loss}
         tapes = {"model": model_tape, "actor": actor_tape, "value": value_tape}
         # All gradients are taken before any update: each part sees the same weights of the others.
-        gradients = {part: self._gradients(tapes[part], part, losses[part]) for part in losses}
+        gradients = {
+            part: self._gradients(tapes[part], part, losses[part])
+            for part in losses
+            if actor_learns or part != "actor"
+        }
         losses, gradients = batch_mean((losses, gradients))
         return batch_mean(metrics | behaviour_metrics) | self._update(losses, gradients)
 
@@ -209,6 +221,7 @@ class Agent(tf.Module):
 
         Raises CheckpointError that names the first array that is missing, foreign or of other size.
         """
+        self._actor_learns = False  # as far as the weights that were there before tell
         variables = self.named_variables()
         ours = {name: tuple(variable.shape) for name, variable in variables.items()}
         theirs = {name: array.shape for name, array in arrays.items()}
@@ -262,30 +275,34 @@ class Agent(tf.Module):
         return self.world_model.imagine(self.actor, start, self._config.objective.horizon, seed)
 
     def _behaviour_losses(
-        self, states: State, entropies: dict[str, tf.Tensor]
+        self, start_discount: tf.Tensor, states: State, entropies: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
         section = self._config.objective
         feat = self.world_model.rssm.get_feat(states)
         imagined = Imagined(
+            start=start_discount,
             reward=self.world_model.reward(feat).mode(),
             value=self.value(feat).mode(),
             discount=self.world_model.discounts(feat),
             entropy=entropies[section.entropy],
             log_prob=self.world_model.log_prob(states),
+            gamma=section.discount,
         )
         objective = OBJECTIVES[self._config.variant]
         terms = objective(imagined, section.alpha, section.confidence_clip)
         actor_loss, value_loss = actor_value_losses(
             imagined, terms, section["lambda"], section.weight_value_loss
         )
-        weights = whole_batch(tf.reshape(terms.weight, [-1]))
+        share = imagined.share
+        weights = whole_batch(terms.weight * tf.ones_like(share))
+        mean, variance = tf.nn.weighted_moments(weights, 0, whole_batch(share))
         metrics = {
-            "action_ent": tf.reduce_mean(entropies["tanh"][0]),
-            "policy_entropy": tf.reduce_mean(imagined.entropy[0]),
-            "imagined_reward": tf.reduce_mean(imagined.reward),
-            "imagined_value": tf.reduce_mean(imagined.value),
-            "confidence_mean": tf.reduce_mean(weights),
-            "confidence_std": tf.math.reduce_std(weights),
+            "action_ent": tf.reduce_mean(share * entropies["tanh"][0]),
+            "policy_entropy": tf.reduce_mean(share * imagined.entropy[0]),
+            "imagined_reward": tf.reduce_mean(share * imagined.reward),
+            "imagined_value": tf.reduce_mean(share * imagined.value),
+            "confidence_mean": mean,
+            "confidence_std": tf.sqrt(variance),
             "confidence_min": tf.reduce_min(weights),
             "confidence_max": tf.reduce_max(weights),
         }
@@ -300,7 +317,9 @@ class Agent(tf.Module):
     ) -> Metrics:
         metrics, skipped = {}, []
         for part, loss in losses.items():
-            norm, updated = self.optimizers[part].apply(gradients[part], loss)
+            norm, updated = tf.zeros([]), tf.constant(True)
+            if part in gradients:
+                norm, updated = self.optimizers[part].apply(gradients[part], loss)
             metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
             skipped.append(tf.cast(~updated, tf.float32))
         return metrics | {"skipped_updates": tf.reduce_max(skipped)}

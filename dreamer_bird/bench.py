@@ -63,7 +63,8 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
     from dreamer_bird.agent import Agent
 
     spec = spec_of(config)
-    agent = Agent(config, spec)
+    # Whole updates, the actor's part of them too, from the first one on.
+    agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
     rng = np.random.default_rng(0)
     shape = (config.replay.batch, config.replay.length)
     frames = {
@@ -120,6 +121,7 @@ def measure_run(config: Config, steps: int) -> dict[str, float]:
     every, repeat = config.train.every, config.env.action_repeat
     limit = min(config.env.time_limit, max(every, config.replay.length * repeat))
     flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
+    flags |= {"train.prefill_steps": 0, "actor.learning_starts": 0}
     flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS
     _, start, *blocks = _run(flags)
     env_steps = blocks[-1]["step"] - start["step"]

@@ -10,7 +10,7 @@ import numpy as np
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.storage import Arrays, DamagedFileError, load_arrays, save_arrays, set_aside
 
-VERSION = 2
+VERSION = 3
 _HEADER = "header.json"
 
 

@@ -6,7 +6,6 @@ from threading import Event
 
 import tensorflow as tf
 
-from dreamer_bird import seeds
 from dreamer_bird.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.driver import Act
@@ -42,7 +41,7 @@ class Collector:
         watch: Stopwatch,
     ):
         """Take the agent that learns; `check` is called before each step, and may raise Stopped."""
-        self._seed, self._idle = config.seed, spec.idle_action()
+        self._idle = spec.idle_action()
         self._overlaps = config.train.overlap
         self._learner, self._envs = agent, envs
         self._actor = Agent(config, spec, learns=False) if self._overlaps else agent
@@ -51,7 +50,7 @@ class Collector:
         self._check, self._watch = check, watch
         self.watch_ahead = Stopwatch()  # of the last episodes that were played ahead
         self.copied_for: int | None = None  # the first episode that the copied policy plays
-        self._ahead: Future[tuple[list[Arrays], Player, Stopwatch]] | None = None
+        self._ahead: tuple[Future[tuple[list[Arrays], Stopwatch]], Player] | None = None
         # Lives as long as this object: a worker ends with the thread in which it was restarted.
         self._thread = ThreadPoolExecutor(1)
         self._closed = Event()
@@ -81,17 +80,20 @@ class Collector:
                 variable.assign(theirs[name].read_value())
             self.copied_for = first
         if self._ahead is None and count > 0:
-            self._ahead = self._thread.submit(self._play_in_thread, first, count)
+            player = self.player.fork(self._check_in_thread)
+            self._ahead = self._thread.submit(self._play_in_thread, player, first, count), player
 
     def collect(self, first: int, count: int) -> list[Arrays]:
         """Return so many episodes from the number `first` on; played now, if they were not yet."""
         if self._ahead is None:
             act = self._policy(self.player, first)
             return self._play(self.player, act, first, count, self._watch)
-        ahead, self._ahead = self._ahead, None
-        with self._watch("wait"):
-            episodes, player, self.watch_ahead = ahead.result()
-        self.player.take_over(player)
+        (ahead, player), self._ahead = self._ahead, None
+        try:
+            with self._watch("wait"):
+                episodes, self.watch_ahead = ahead.result()
+        finally:
+            self.player.take_over(player)  # a failed attempt counts too
         return episodes
 
     def collect_random(self, first: int, count: int) -> list[Arrays]:
@@ -102,11 +104,13 @@ class Collector:
     def close(self) -> None:
         """Give up what is being played ahead."""
         self._closed.set()
-        wait([self._ahead] if self._ahead else [], PATIENCE)
+        wait(self._ahead[:1] if self._ahead else [], PATIENCE)
 
-    def _play_in_thread(self, first: int, count: int) -> tuple[list[Arrays], Player, Stopwatch]:
-        player, watch = self.player.fork(self._check_in_thread), Stopwatch()
-        return self._play(player, self._policy(player, first), first, count, watch), player, watch
+    def _play_in_thread(
+        self, player: Player, first: int, count: int
+    ) -> tuple[list[Arrays], Stopwatch]:
+        watch = Stopwatch()
+        return self._play(player, self._policy(player, first), first, count, watch), watch
 
     def _check_in_thread(self) -> None:
         self._check()
@@ -120,5 +124,4 @@ class Collector:
         self, player: Player, act: Act, first: int, count: int, watch: Stopwatch
     ) -> list[Arrays]:
         numbers = range(first, first + count)
-        starts = [seeds.integer(self._seed, "environment", number) for number in numbers]
-        return player.play(self._envs[:count], act, starts, watch)
+        return player.play(self._envs[:count], act, "environment", numbers, watch)

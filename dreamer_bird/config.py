@@ -82,7 +82,7 @@ _RULES = {
     Rule(int, low=1, high=10**12): """steps env.time_limit train.prefill train.updates
         train.eval_every train.save_every train.keep train.max_skipped""",
     Rule(int, high=1000): "worker.restarts",
-    Rule(int, high=10**12): "actor.wait",
+    Rule(int, high=10**12): "actor.learning_starts train.prefill_steps",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
@@ -114,13 +114,6 @@ _RULES = {
     Rule(str, choices=("auto", "float32", "bfloat16", "float16")): "precision",
 }
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
-
-ADDED = {
-    **{"obs": "pixels", "env.size": 64, "model.state_layers": 3, "model.state_std": 0.03},
-    **{"envs": 1, "devices": 1, "threads": None, "xla": False, "train.overlap": False},
-    **{"model.standardize": False, "model.conv_act": "relu"},
-    **{"model.decoded": None, "objective.starts": None, "actor.wait": 0},
-}
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
 RESUMABLE = {
@@ -202,22 +195,13 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
     return Config(_nest(values))
 
 
-def of_today(saved: Config) -> dict[str, object]:
-    """Return the dotted settings of a run, with what it did where a setting is younger than it."""
-    settings = saved.flatten()
-    limit, repeat = settings.get("env.time_limit"), settings.get("env.action_repeat")
-    if not (isinstance(limit, int) and isinstance(repeat, int) and repeat > 0):  # not a run's
-        return settings
-    return ADDED | {"train.every": limit // repeat * repeat} | settings
-
-
 def differences(saved: Config, new: Config) -> list[str]:
     """Return a line for each setting that forbids resuming ``saved`` as ``new``."""
-    settings = of_today(saved), new.flatten()
+    settings = saved.flatten(), new.flatten()
     old, new = ({key: _show(value) for key, value in flat.items()} for flat in settings)
     return [
         f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
-        for key in saved.flatten() | new
+        for key in old | new
         if key not in RESUMABLE and old.get(key) != new.get(key)
     ]
 

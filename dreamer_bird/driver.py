@@ -23,9 +23,10 @@ def collect_episodes(
 ) -> list[Arrays]:
     """Return an episode of each of N environments, which take their agent steps together.
 
-    An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay; with `frames`
-    also `frame`, what a viewer sees, uint8 `[T + 1, H, W, 3]`. An environment whose episode has
-    ended waits for the others, and the actions for it are ignored.
+    An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay, and `env_step`,
+    environment steps since the reset; with `frames` also `frame`, what a viewer sees, uint8
+    `[T + 1, H, W, 3]`. An environment whose episode has ended waits for the others, and the actions
+    for it are ignored.
     """
     tapes = [_Tape(env, frames) for env in envs]
     with watch("render"):
@@ -79,6 +80,7 @@ class _Tape:
             "reward": np.float32(reward),
             # Nothing is gained after a terminal state; a time limit, in contrast, is not the end.
             "discount": np.float32(0.0 if terminated else 1.0),
+            "env_step": self._env.env_step,
         }
         if self._frames:
             row["frame"] = obs["image"] if "image" in obs else self._env.render()

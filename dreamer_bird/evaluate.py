@@ -13,7 +13,7 @@ import numpy as np
 
 from dreamer_bird import checkpoint, seeds
 from dreamer_bird.arguments import Parser, whole
-from dreamer_bird.config import RESUMABLE, RULES, Config, load, of_today
+from dreamer_bird.config import RESUMABLE, RULES, Config, load
 from dreamer_bird.driver import collect_episodes
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
@@ -87,7 +87,9 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
                 f"--logdir {logdir} is a run of {name} {config[name]}, and the checkpoint of "
                 f"{header[name]}"
             )
-    return Snapshot(logdir, config, _spec(header, arrays), arrays, header["step"])
+    observation, *actions = header["spec"]
+    spec = Spec({key: tuple(shape) for key, shape in observation.items()}, *actions)
+    return Snapshot(logdir, config, spec, arrays, header["step"])
 
 
 def build_agent(snapshot: Snapshot) -> "Agent":
@@ -167,7 +169,7 @@ def _read_config(logdir: Path) -> Config:
     path = logdir / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
-    settings = of_today(Config.read(path))
+    settings = Config.read(path).flatten()
     # What a resumed run may change has no part in an episode.
     missing = [key for key in RULES if key not in settings and key not in RESUMABLE]
     if missing:
@@ -176,13 +178,6 @@ def _read_config(logdir: Path) -> Config:
         return load(settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _spec(header: dict, arrays: Arrays) -> Spec:
-    if "spec" not in header:  # written when pixels and continuous actions were all there was
-        return Spec({"image": (64, 64, 3)}, arrays["actor/hout/bias"].size // 2)
-    observation, actions, discrete = header["spec"]
-    return Spec({key: tuple(shape) for key, shape in observation.items()}, actions, discrete)
 
 
 def _load_newest(logdir: Path) -> tuple[Arrays, dict]:

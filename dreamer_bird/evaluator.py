@@ -36,10 +36,10 @@ class Evaluator:
 
     def evaluate(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
-        seed = seeds.integer(self._config.seed, "evaluation environment", step)
         films, idle = self._env.renders, self._env.spec.idle_action()
         act = self.player.policy("evaluate", episodes, training=False, idle=idle)
-        (episode,) = self.player.play([self._env], act, [seed], Stopwatch(), films)
+        purpose = "evaluation environment"
+        (episode,) = self.player.play([self._env], act, purpose, [step], Stopwatch(), films)
         if films:
             logger.video(step, "evaluation", episode["frame"], save=True)
         if self._replay.holds_a_sequence:  # what is predicted ends with the episode

@@ -18,16 +18,13 @@ class Optimizer(tf.Module):
         clip: float,
         loss_scaling: bool,
         name: str,
-        wait: int = 0,
     ):
         """Take the learning rate, the global norm that gradients are clipped to, and whether
-        losses are scaled dynamically, as float16 needs; the first `wait` updates change nothing
-        but the moments of the gradients.
+        losses are scaled dynamically, as float16 needs.
         """
         super().__init__(name)
         self.weights = list(variables)
         self.lr = lr
-        self.wait = wait
         self.clip = clip
         self.loss_scaling = loss_scaling
         self.count = tf.Variable(0, dtype=tf.int64, name="count")
@@ -65,7 +62,6 @@ class Optimizer(tf.Module):
 
     def _adam(self, gradients: Sequence[tf.Tensor]) -> None:
         count = tf.cast(self.count.assign_add(1), tf.float32)
-        lr = tf.where(count > self.wait, self.lr, 0.0)
         for variable, first, second, gradient in zip(
             self.weights, self.first, self.second, gradients, strict=True
         ):
@@ -75,7 +71,7 @@ class Optimizer(tf.Module):
                 v=second.handle,
                 beta1_power=BETA_1**count,
                 beta2_power=BETA_2**count,
-                lr=lr,
+                lr=self.lr,
                 beta1=BETA_1,
                 beta2=BETA_2,
                 epsilon=EPSILON,

@@ -19,7 +19,11 @@ from dreamer_bird.watchdog import Streak
 
 
 class Player:
-    """Plays episodes, each a function of weights, seed and number; none if it is not completed."""
+    """Plays episodes, each a function of weights, seed, number and attempt; whole ones only.
+
+    What state and action decide would fail again and again, so that each attempt at an episode has
+    random numbers of its own.
+    """
 
     def __init__(
         self, agent: Agent, seed: int, restarts: int, limit: int, check: Callable[[], None]
@@ -36,48 +40,58 @@ class Player:
         self._agent, self._seed, self._restarts, self._check = agent, seed, restarts, check
         self._limit = limit
         self._bad_actions = Streak("actions", limit)
+        self._attempt = 0  # at the episode under way; failed ones came before
         self.nonfinite_actions = 0  # since they were last logged
 
     @property
     def state(self) -> list:
         """What a checkpoint keeps."""
-        return [self._bad_actions.state, self.nonfinite_actions]
+        return [self._bad_actions.state, self.nonfinite_actions, self._attempt]
 
     @state.setter
     def state(self, state: list) -> None:
-        self._bad_actions.state, self.nonfinite_actions = state
+        self._bad_actions.state, self.nonfinite_actions, self._attempt = state
 
     def fork(self, check: Callable[[], None]) -> "Player":
         """Return a player that goes on from here, for episodes that may never count."""
         fork = Player(self._agent, self._seed, self._restarts, self._limit, check)
-        fork.state = [self._bad_actions.state, 0]
+        fork.state = [self._bad_actions.state, 0, self._attempt]
         return fork
 
     def take_over(self, fork: "Player") -> None:
         """Count what a fork has counted."""
-        bad_actions, nonfinite = fork.state
-        self.state = [bad_actions, self.nonfinite_actions + nonfinite]
+        bad_actions, nonfinite, attempt = fork.state
+        self.state = [bad_actions, self.nonfinite_actions + nonfinite, attempt]
 
     def play(
         self,
         envs: Sequence[EnvWorker],
         act: Act,
-        starts: Sequence[int],
+        purpose: str,
+        numbers: Sequence[int],
         watch: Stopwatch,
         frames: bool = False,
     ) -> list[Arrays]:
         """Return what `collect_episodes` does, from the start again if workers may be restarted.
 
-        They are the same episodes then, since all of them follows from the seeds `starts`.
+        The environments' seeds are those for a purpose, of the episodes with these numbers.
         """
-        before = self.state
+        *before, _ = self.state
         for restarts_left in reversed(range(self._restarts + 1)):
+            starts = [
+                seeds.integer(self._seed, purpose, number, self._attempt) for number in numbers
+            ]
             try:
-                return collect_episodes(envs, act, starts, watch, frames)
+                episodes = collect_episodes(envs, act, starts, watch, frames)
+                self._attempt = 0
+                return episodes
             except RunError as error:
-                self.state = before
+                self.state = [*before, self._attempt]
                 self._check()  # a signal to the whole group may have ended a worker as it started
-                if not (isinstance(error, WorkerError) and restarts_left):
+                if not isinstance(error, WorkerError):
+                    raise
+                self._attempt += 1
+                if not restarts_left:
                     raise
                 lines = str(error).splitlines()  # of a traceback the last one says what it was
                 reason = lines[0] if len(lines) == 1 else f"{lines[0].rstrip()} {lines[-1]}"
@@ -92,7 +106,7 @@ class Player:
             self._check()
             count = len(next(iter(obs.values())))
             draws = (
-                seeds.generator(self._seed, "prefill", each, t)
+                seeds.generator(self._seed, "prefill", each, t, self._attempt)
                 for each in range(number, number + count)
             )
             return np.stack([random_action(space, draw) for draw in draws]), None
@@ -108,7 +122,7 @@ class Player:
 
         def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
             self._check()
-            seed = seeds.stateless(self._seed, purpose, number, t)
+            seed = seeds.stateless(self._seed, purpose, number, t, self._attempt)
             actions, state = self._agent.act(obs, state, seed, training)
             finite = np.isfinite(actions).all(-1)
             self._bad_actions.count(None if finite.all() else f"the action at agent step {t}")

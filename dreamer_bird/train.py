@@ -13,7 +13,7 @@ from dreamer_bird import checkpoint, seeds
 from dreamer_bird.collector import Collector
 from dreamer_bird.config import Config
 from dreamer_bird.envs import may_terminate
-from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.evaluator import Evaluator
 from dreamer_bird.flops import flops_per_step
@@ -61,7 +61,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         try:
             while stage := run.next_stage():
                 stage()
-        except (Stopped, LostHostError):
+        except (Stopped, LostHostError, WorkerError):  # which attempts have failed is kept too
             run.write_checkpoint()
             team.dismiss(STOPPED)
             raise
@@ -107,6 +107,7 @@ class Run:
         self.spec = eval_env.spec
         self.step = self.episodes = self.updates = self.saved_step = 0
         self.prefilled: int | None = None  # step at which the episodes of random actions ended
+        self.evaluated_step = 0
         self.next_eval, self.next_save = 0, config.train.save_every
         self.bad_updates = Streak("updates", config.train.max_skipped)
         self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
@@ -134,7 +135,8 @@ class Run:
         blocks = (self.step - self.prefilled) // train.every + 1 if training else 0
         if self.updates < blocks * train.updates:
             return self.update
-        if training and self.step >= self.next_eval:
+        ends = finished and self.step > self.evaluated_step
+        if training and (self.step >= self.next_eval or ends):
             return self.evaluate
         if self.step >= self.next_save or (finished and self.step > self.saved_step):
             return self.save
@@ -149,22 +151,25 @@ class Run:
 
     def _due_episodes(self) -> int:
         """Return how many to play at once, such that no more are played than one by one."""
-        config = self.config
+        config, train, left = self.config, self.config.train, 1
+        target = config.steps if self.prefilled is not None else train.prefill_steps
+        left = math.ceil((target - self.step) / config.env.time_limit)
         if self.prefilled is None:
-            left = max(config.train.prefill - self.episodes, 1)
-        else:
-            left = math.ceil((config.steps - self.step) / config.env.time_limit)
+            left = max(left, train.prefill - self.episodes, 1)
         return min(len(self.envs), left)
 
     def _add(self, episode: Arrays) -> None:
         length = len(episode["reward"]) - 1
+        env_steps = int(episode.pop("env_step")[-1])
         with self.watch("replay"):
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
-        self.step += length * self.config.env.action_repeat
+        self.step += env_steps
+        train = self.config.train
         enough = self.joins and self.replay.steps >= self.config.replay.length
         enough |= self.replay.holds_a_sequence
-        if self.prefilled is None and self.episodes >= self.config.train.prefill and enough:
+        enough &= self.episodes >= train.prefill and self.step >= train.prefill_steps
+        if self.prefilled is None and enough:
             self.prefilled = self.step
         with self.watch("log"):
             self.reporter.episode("train", self.step, self.episodes, episode)
@@ -217,6 +222,7 @@ class Run:
         """Play an episode with the mode of the policy, and predict some sequences open-loop."""
         with self.watch("evaluate"):
             episode = self.evaluator.evaluate(self.step, self.episodes, self.logger)
+        self.evaluated_step = self.step
         self.next_eval = _next_multiple(self.step, self.config.train.eval_every)
         with self.watch("log"):
             self.reporter.episode("test", self.step, self.episodes, episode)
@@ -266,24 +272,17 @@ class Run:
         self.history = [dict(zip(history, row, strict=True)) for row in rows]
         # Each precision starts from a loss scale of its own.
         self.agent.assign(arrays, loss_scale=header["precision"] == self.config.precision)
-        header.setdefault("prefilled", self._prefilled_of_old(header))
         for name in _COUNTERS:
             setattr(self, name, header[name])
         self.bad_updates.state = header["bad_updates"]
         self.collector.player.state = header["player"]
-        self.evaluator.player.state = header.get("evaluator", self.evaluator.player.state)
-        self.collector.restore(copied, header.get("copied"))
+        self.evaluator.player.state = header["evaluator"]
+        self.collector.restore(copied, header["copied"])
         train = self.config.train  # in which evaluations and checkpoints may be due earlier now
         self.next_eval = min(self.next_eval, _next_multiple(self.step, train.eval_every))
         self.next_save = min(self.next_save, _next_multiple(self.step, train.save_every))
         self.replay.load(header["replay"])
         return header["metrics_size"]
-
-    def _prefilled_of_old(self, header: dict) -> int | None:
-        """Return what a checkpoint without it means: all episodes were of the same length then."""
-        prefill, env = self.config.train.prefill, self.config.env
-        steps = env.time_limit // env.action_repeat * env.action_repeat
-        return prefill * steps if header["episodes"] >= prefill else None
 
     def _history(self) -> Arrays:
         keys = self.history[0] if self.history else {}
@@ -303,7 +302,7 @@ class Run:
 
 _COUNTERS = (
     *("step", "episodes", "updates", "prefilled"),
-    *("next_eval", "next_save", "saved_step"),
+    *("next_eval", "next_save", "evaluated_step", "saved_step"),
 )
 _IDENTITY = ("variant", "task", "precision")
 _HISTORY, _COPIED = "history/", "copied/"

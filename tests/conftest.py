@@ -83,6 +83,7 @@ def _values(agent):
 def _assign(agent, values):
     for variable, value in zip(agent.variables, values, strict=True):
         variable.assign(value)
+    agent._actor_learns = False
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ SHAPES = {"kernel": (3, 2), "bias": (2,)}
 LOSS = tf.constant(1.0)
 
 
-def make(lr=0.1, clip=1e9, loss_scaling=False, wait=0):
+def make(lr=0.1, clip=1e9, loss_scaling=False):
     rng = np.random.default_rng(0)
     variables = [tf.Variable(rng.normal(size=s), dtype=tf.float32) for s in SHAPES.values()]
-    return Optimizer(variables, lr, clip, loss_scaling, "test", wait)
+    return Optimizer(variables, lr, clip, loss_scaling, "test")
 
 
 def random_gradients(step):
@@ -37,18 +37,6 @@ def assert_same(one, other, apart_from=()):
     assert one.keys() == other.keys()
     for name in one.keys() - set(apart_from):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-
-
-def test_while_it_waits_only_moments_change():
-    waiting, other = make(wait=3), make()
-    first = state(waiting)
-    for count in range(3):
-        for optimizer in (waiting, other):
-            apply(optimizer, random_gradients(count))
-    assert_same({name: state(waiting)[name] for name in SHAPES}, {k: first[k] for k in SHAPES})
-    assert_same(state(waiting), state(other), apart_from=SHAPES)
-    apply(waiting, random_gradients(3))
-    assert all(np.all(state(waiting)[name] != first[name]) for name in SHAPES)
 
 
 def numpy_adam(values, gradients, first, second, count, lr):

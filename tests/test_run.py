@@ -28,7 +28,8 @@ def test_the_counters_decide_what_is_due(make_run):
     assert due(next_save=96, saved_step=48) == "collect"
     assert due(step=72, episodes=3) == "update"
     assert due(updates=4) == "collect"
-    assert due(step=96, episodes=4, updates=6) == "save"
+    assert due(step=96, episodes=4, updates=6) == "evaluate"  # a run ends with an evaluation
+    assert due(evaluated_step=96) == "save"
     assert due(next_save=144, saved_step=96) is None
 
 
@@ -99,15 +100,13 @@ def test_episodes_shorter_than_a_sequence_are_learned_from_where_they_can_end_ea
     assert "test/return" in lines and "model_error" not in lines
 
 
-def test_a_checkpoint_that_does_not_say_where_random_episodes_ended(make_run, tmp_path):
-    run = make_run()
-    run.collect()
-    run.write_checkpoint()
-    (path, *_) = checkpoint.newest_first(tmp_path / "run" / "checkpoints")
-    arrays, header = checkpoint.load(path)
-    assert header.pop("prefilled") == run.step
-    checkpoint.save(path.parent, run.step, arrays, header, keep=1)
-    assert make_run().prefilled == run.step
+def test_random_episodes_go_on_until_there_are_steps_enough(make_run):
+    run = make_run(**{"train.prefill": 2, "train.prefill_steps": 5 * 2 * STEPS - 1, "envs": 2})
+    for episodes in (2, 4, 5):  # no more than are missing are played
+        assert run.prefilled is None and run.next_stage() == run.collect
+        run.collect()
+        assert run.episodes == episodes
+    assert run.prefilled == run.step == 5 * 2 * STEPS
 
 
 def test_another_seed_differs_everywhere(make_run):
@@ -136,7 +135,7 @@ def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
     _, episode = run.replay._episodes[-1]
     assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
     assert all(calls)  # The policy began anew rather than from a state that is not a number.
-    assert run.collector.player.state == [(0, ""), 2]
+    assert run.collector.player.state == [(0, ""), 2, 0]
 
 
 def test_too_many_such_actions_in_a_row_end_the_run(make_run):
@@ -163,7 +162,7 @@ def test_an_episode_that_is_stopped_counts_nothing(make_run):
     nan_actions(run.agent, at={2})
     with pytest.raises(Stopped):
         run.collect()
-    assert (run.episodes, run.collector.player.state) == (1, [(0, ""), 0])
+    assert (run.episodes, run.collector.player.state) == (1, [(0, ""), 0, 0])
 
 
 def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
@@ -179,7 +178,12 @@ def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
         again.collect()
 
 
-DRAWN = {"model.standardize": True, "model.decoded": 3, "objective.starts": 2, "actor.wait": 3}
+DRAWN = {
+    "model.standardize": True,
+    "model.decoded": 3,
+    "objective.starts": 2,
+    "actor.learning_starts": 3,
+}
 
 
 @pytest.mark.parametrize("flags", [{}, DRAWN], ids=["plain", "drawn"])
@@ -207,7 +211,7 @@ def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run, flags):
     for name, variable in run.agent.named_variables().items():
         np.testing.assert_array_equal(variable, again.agent.named_variables()[name], err_msg=name)
     # These were the last updates of the shorter run: they must be saved before it ends.
-    again.next_eval = again.step + 1
+    again.next_eval, again.evaluated_step = again.step + 1, again.step
     assert again.next_stage() == again.save
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from dreamer_bird.analysis.curves import Curve, make_curve, read_lines
-from dreamer_bird.config import ADDED, Config
+from dreamer_bird.config import Config
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
@@ -179,9 +179,9 @@ def _method(config: dict[str, object]) -> str | None:
     """Return the variant and what it observes, unless that is the default; None without one."""
     if "variant" not in config:
         return None
-    obs, size = (config.get(key, ADDED[key]) for key in ("obs", "env.size"))
-    others = [str(obs)] if obs != ADDED["obs"] else []
-    others += [f"{size}x{size}"] if size != ADDED["env.size"] and obs != "state" else []
+    obs, size = config.get("obs", "pixels"), config.get("env.size", 64)
+    others = [str(obs)] if obs != "pixels" else []
+    others += [f"{size}x{size}"] if size != 64 and obs != "state" else []
     return f"{config['variant']} ({', '.join(others)})" if others else str(config["variant"])
 
 

@@ -66,15 +66,18 @@ class Adapter(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
 
-        Raises `ValueError` for an action that is not in the action space, rounding aside.
+        `env_steps` of what else is told counts the repetitions. Raises `ValueError` for an action that is not in the action space, rounding aside.
         """
         raw_action = self._raw_action(checked_action(self.action_space, action))
         total = 0.0
+        env_steps = 0
         for _ in range(self._action_repeat):
             self._observed, reward, *ends, info = self._env.step(raw_action)
             total += float(reward)
+            env_steps += info.get("env_steps", 1)
             if any(ends):
                 break
+        info = {**info, "env_steps": env_steps}
         return self._observe(), total, *map(bool, ends), info
 
     def render(self) -> np.ndarray:

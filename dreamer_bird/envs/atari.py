@@ -40,13 +40,13 @@ class Atari(gymnasium.Env):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Repeat an action until the game is over, and sum the rewards."""
         frames, total = deque(maxlen=2), 0.0
-        for _ in range(self._action_repeat):
+        for env_steps in range(1, self._action_repeat + 1):
             image, reward, *ends, info = self._env.step(action)
             frames.append(image)
             total += reward
             if any(ends):
                 break
-        return np.max(frames, axis=0), total, *ends, info
+        return np.max(frames, axis=0), total, *ends, {**info, "env_steps": env_steps}
 
     def close(self) -> None:
         """Free the emulator."""

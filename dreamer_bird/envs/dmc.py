@@ -76,17 +76,19 @@ class DeepMindControl(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Repeat an action `[A]`, sum the rewards and observe once.
 
-        Raises `ValueError` for an action that is not in the action space, rounding aside.
+        `env_steps` of what else is told counts the repetitions. Raises `ValueError` for an action that is not in the action space, rounding aside.
         """
         control = self._center + self._half_range * checked_action(self.action_space, action)
         reward = 0.0
-        for _ in range(self._action_repeat):
+        for env_steps in range(1, self._action_repeat + 1):
             timestep = self._env.step(control)
             reward += float(timestep.reward)
             if timestep.last():
                 break
         terminated = timestep.last() and timestep.discount == 0
-        return self._observe(timestep), reward, terminated, timestep.last() and not terminated, {}
+        truncated = timestep.last() and not terminated
+        info = {"env_steps": env_steps}
+        return self._observe(timestep), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray:
         """Return an image of the present state, or raise `RenderingError` without OpenGL."""

@@ -101,11 +101,12 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
             elif method == "try to render":
                 answer = _problem_of_rendering(env)
             else:
-                observation, reward, terminated, truncated, _ = env.step(argument)
+                observation, reward, terminated, truncated, info = env.step(argument)
                 if not np.isfinite(reward):
                     raise ValueError(f"reward is {reward}")
                 observation = _checked(observation, env.observation_space)
-                answer = observation, float(reward), bool(terminated), bool(truncated)
+                ends = bool(terminated), bool(truncated)
+                answer = observation, float(reward), *ends, info.get("env_steps", 1)
             connection.send((None, answer))
     finally:
         env.close()

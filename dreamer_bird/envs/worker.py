@@ -34,6 +34,7 @@ class EnvWorker:
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
         self._name, self._make, self._timeout = name, pickle.dumps(make), timeout
         self._renders: bool | None = None
+        self.env_step = 0  # environment steps of the episode so far, which an early end cuts short
         self._start()
 
     @property
@@ -83,7 +84,8 @@ class EnvWorker:
 
     def reset_wait(self) -> Observation:
         """Return what `reset` returns, for the one that `reset_async` began."""
-        return self._finish("reset")
+        observation, self.env_step = self._finish("reset"), 0
+        return observation
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool]:
         """Take one agent step; return the observation, reward, terminated and truncated."""
@@ -97,7 +99,9 @@ class EnvWorker:
 
     def step_wait(self) -> tuple[Observation, float, bool, bool]:
         """Return what `step` returns, for the one that `step_async` began."""
-        return self._finish("step")
+        *answer, env_steps = self._finish("step")
+        self.env_step += env_steps
+        return tuple(answer)
 
     def render(self) -> np.ndarray:
         """Return an image of the present state, uint8 `[H, W, 3]`; see `renders`."""
