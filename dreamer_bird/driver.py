@@ -23,10 +23,10 @@ def collect_episodes(
 ) -> list[Arrays]:
     """Return an episode of each of N environments, which take their agent steps together.
 
-    An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay, and `env_step`,
-    environment steps since the reset; with `frames` also `frame`, what a viewer sees, uint8
-    `[T + 1, H, W, 3]`. An environment whose episode has ended waits for the others, and the actions
-    for it are ignored.
+    An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay, and
+    `env_step`, environment steps since the reset; with `frames` also `frame`, what a viewer sees,
+    uint8 `[T + 1, H, W, 3]`. An environment whose episode has ended waits for the others, and the
+    actions for it are ignored.
     """
     tapes = [_Tape(env, frames) for env in envs]
     with watch("render"):

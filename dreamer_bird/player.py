@@ -11,7 +11,7 @@ from dreamer_bird import seeds
 from dreamer_bird.agent import Agent
 from dreamer_bird.driver import Act, collect_episodes
 from dreamer_bird.envs.spaces import random_action
-from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.envs.worker import EnvError, EnvWorker, WorkerError
 from dreamer_bird.errors import RunError
 from dreamer_bird.stopwatch import Stopwatch
 from dreamer_bird.storage import Arrays
@@ -21,8 +21,8 @@ from dreamer_bird.watchdog import Streak
 class Player:
     """Plays episodes, each a function of weights, seed, number and attempt; whole ones only.
 
-    What state and action decide would fail again and again, so that each attempt at an episode has
-    random numbers of its own.
+    A failure that state and action decide would come again, in this run and whenever it is resumed:
+    another attempt at the episode draws other random numbers, in the environment and here.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Player:
     ) -> list[Arrays]:
         """Return what `collect_episodes` does, from the start again if workers may be restarted.
 
-        The environments' seeds are those for a purpose, of the episodes with these numbers.
+        The environments' seeds are those for a purpose, of the episodes with these numbers. They
+        are the same episodes again after a worker was killed, and others where that will not help.
         """
         *before, _ = self.state
         for restarts_left in reversed(range(self._restarts + 1)):
@@ -90,7 +91,7 @@ class Player:
                 self._check()  # a signal to the whole group may have ended a worker as it started
                 if not isinstance(error, WorkerError):
                     raise
-                self._attempt += 1
+                self._attempt += isinstance(error, EnvError) or not restarts_left
                 if not restarts_left:
                     raise
                 lines = str(error).splitlines()  # of a traceback the last one says what it was

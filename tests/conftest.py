@@ -109,15 +109,15 @@ class RunMaker:
     def __init__(self, folder, idle_agents):
         self._folder, self._idle, self._lent = folder, idle_agents, {}
 
-    def __call__(self, check=lambda: None, folder="run", **flags):
+    def __call__(self, check=lambda: None, folder="run", make_env=None, **flags):
         from dreamer_bird.team import Team
         from dreamer_bird.train import Run
 
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
         settings |= {"env.time_limit": 2 * STEPS, "env.size": SIZE, **flags}
         config = load(settings, ["debug"])
-        noise = partial(Noise, self._folder / "fail")
-        *envs, eval_env = (EnvWorker(str(number), noise) for number in range(config.envs + 1))
+        make = make_env or partial(Noise, self._folder / "fail")
+        *envs, eval_env = (EnvWorker(str(number), make) for number in range(config.envs + 1))
         (self._folder / folder).mkdir(exist_ok=True)
         team = Team(1, Hosts())
         loan = self._lend(config, eval_env.spec, team)

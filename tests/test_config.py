@@ -24,8 +24,8 @@ _REFUSED = {
         model.standardize model.decoded objective.starts""",
     "1": """xla train.overlap replay.length objective.horizon objective.weight_value_loss
         model.discount_head""",
-    "-1": """seed worker.restarts actor.learning_starts train.prefill_steps model.free_nats model.kl_scale model.discount_scale
-        objective.confidence_clip""",
+    "-1": """seed worker.restarts actor.learning_starts train.prefill_steps model.free_nats
+        model.kl_scale model.discount_scale objective.confidence_clip""",
     "-1e-8": "train.expl_amount model.lr objective.alpha objective.lambda",
     "1.01": "objective.discount objective.lambda objective.confidence_clip steps",
     "x": """steps seed model.lr env.shadows replay.capacity task variant precision objective.entropy

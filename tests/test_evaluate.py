@@ -132,6 +132,8 @@ class CountingEnv:
 
     spec = Spec({"image": (2, 2, 3)}, actions=1)
 
+    env_step = 0
+
     def reset_async(self, seed):
         self.seed, self.t = seed, 0
 

@@ -106,7 +106,7 @@ def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run, t
         run.update()
         run.collect()
     assert run.episodes == 2 and not (tmp_path / "fail").exists()
-    assert run.collector.player.state == [(0, ""), 1]
+    assert run.collector.player.state == [(0, ""), 1, 0]
     run.update()
     (block,) = [line for line in lines(run) if line.get("nonfinite_actions")]
     assert block["step"] == run.step and run.collector.player.nonfinite_actions == 0
@@ -119,7 +119,7 @@ def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run, t
     run.update()
     with pytest.raises(WorkerError, match="joint out of range"):
         run.collect()
-    assert run.episodes == 1
+    assert run.episodes == 1 and run.collector.player.state == [(0, ""), 0, 1]
 
 
 def test_a_run_that_ends_early_does_not_wait_for_the_episode(make_run):

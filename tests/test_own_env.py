@@ -12,8 +12,8 @@ from command_line import command
 
 from dreamer_bird.envs import environment, own, register
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.envs.worker import EnvWorker, WorkerError
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.envs.worker import EnvError, EnvWorker
+from dreamer_bird.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "point.py"
@@ -162,14 +162,14 @@ def test_a_module_may_import_mujoco_which_reads_the_choice_of_opengl_at_once(fol
 
 def test_a_module_that_fails_tells_where(folder):
     write(folder, "failing", "import numpy\nimport not_there\n")
-    assert "line 2, in <module>\n    import not_there" in refused("failing:make", WorkerError)
+    assert "line 2, in <module>\n    import not_there" in refused("failing:make", EnvError)
 
 
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
         ("BadReset", ConfigError, "observation is float64 (2,) instead of float32 (2,)"),
-        ("BadStep", RunError, "observation[1] is nan, not a finite float32"),
+        ("BadStep", EnvError, "observation[1] is nan, not a finite float32"),
         ("BadAction", ConfigError, "action_space is MultiBinary(2): valid are Box and Discrete"),
     ],
 )

@@ -1,11 +1,16 @@
 """The stages of a run, in this process, with an environment of random pixels."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from command_line import command
 from noise_env import STEPS, nan_actions
 
 from dreamer_bird import checkpoint
-from dreamer_bird.envs.worker import WorkerError
+from dreamer_bird.envs import environment
+from dreamer_bird.envs.worker import EnvError, WorkerError
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.signals import Stopped
 from dreamer_bird.watchdog import DivergedError
@@ -226,3 +231,41 @@ def test_a_new_run_begins_with_a_checkpoint(make_run, tmp_path):
     (path,) = checkpoint.newest_first(tmp_path / "run" / "checkpoints")
     header = checkpoint.load_header(path)
     assert (header["step"], header["metrics_size"], header["replay"]) == (0, 0, [])
+
+
+def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
+    """Each attempt draws other numbers, after a resume too: a run that fails comes to its end."""
+    flags = ["--configs", "debug", "--task", "cliff_env:Cliff", "--obs", "state", "--steps", "200"]
+    flags += ["--worker.restarts", "0", "--env.time_limit", "20", "--logdir", tmp_path / "run"]
+    statuses = []
+    while 0 not in statuses and len(statuses) < 20:
+        done = command(*flags, cwd=Path(__file__).parent)
+        statuses.append(done.returncode)
+        assert done.returncode == 0 or "ValueError: beyond the cliff" in done.stderr
+    assert statuses[-1] == 0 and 1 in statuses
+
+
+def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):
+    """Ten, of three agent steps of four each."""
+    ending = environment("ending_env:Ending", obs="state", action_repeat=4)
+    run = make_run(make_env=ending, **{"env.action_repeat": 4, "replay.length": 2})
+    run.collect()
+    _, episode = run.replay._episodes[0]
+    assert (run.step, len(episode["reward"]) - 1, episode["reward"].sum()) == (10, 3, 10)
+    assert "env_step" not in episode
+    (line,) = map(json.loads, (run.logdir / "metrics.jsonl").read_text().splitlines())
+    assert (line["step"], line["train/length"]) == (10, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*beyond the cliff")
+def test_a_retry_of_what_state_and_action_decide_draws_other_numbers(make_run):
+    cliff = environment("cliff_env:Cliff", obs="state", time_limit=20)
+    run = make_run(make_env=cliff, **{"worker.restarts": 20, "env.time_limit": 20})
+    for _ in range(6):
+        run.collect()
+    assert run.collector.player.state == [(0, ""), 0, 0]
+    failing = make_run(folder="other", make_env=cliff, **{"worker.restarts": 0})
+    with pytest.raises(EnvError, match="beyond the cliff"):
+        for _ in range(30):
+            failing.collect()
+    assert failing.collector.player.state == [(0, ""), 0, 1]

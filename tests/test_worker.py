@@ -15,7 +15,7 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 from dreamer_bird.envs.rendering import RenderingError
-from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.envs.worker import EnvError, EnvWorker, WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 
 
@@ -156,7 +156,7 @@ def test_a_failure_names_the_worker_and_its_cause(harm, words):
 
 @pytest.mark.parametrize(
     ("harm", "error", "words"),
-    [("refuses to start", ConfigError, "no such arm"), ("refuses", RunError, "no power")],
+    [("refuses to start", ConfigError, "no such arm"), ("refuses", EnvError, "no power")],
 )
 def test_what_the_environment_refuses_keeps_its_words_and_its_exit_status(harm, error, words):
     env = worker(harm)

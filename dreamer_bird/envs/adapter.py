@@ -66,7 +66,8 @@ class Adapter(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
 
-        `env_steps` of what else is told counts the repetitions. Raises `ValueError` for an action that is not in the action space, rounding aside.
+        `info["env_steps"]` counts the repetitions. Raises `ValueError` for an action that is not in
+        the action space, rounding aside.
         """
         raw_action = self._raw_action(checked_action(self.action_space, action))
         total = 0.0

@@ -39,9 +39,10 @@ class Atari(gymnasium.Env):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Repeat an action until the game is over, and sum the rewards."""
-        frames, total = deque(maxlen=2), 0.0
-        for env_steps in range(1, self._action_repeat + 1):
+        frames, total, env_steps = deque(maxlen=2), 0.0, 0
+        for _ in range(self._action_repeat):
             image, reward, *ends, info = self._env.step(action)
+            env_steps += 1
             frames.append(image)
             total += reward
             if any(ends):

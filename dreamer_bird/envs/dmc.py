@@ -76,12 +76,14 @@ class DeepMindControl(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Repeat an action `[A]`, sum the rewards and observe once.
 
-        `env_steps` of what else is told counts the repetitions. Raises `ValueError` for an action that is not in the action space, rounding aside.
+        `info["env_steps"]` counts the repetitions. Raises `ValueError` for an action that is not in
+        the action space, rounding aside.
         """
         control = self._center + self._half_range * checked_action(self.action_space, action)
-        reward = 0.0
-        for env_steps in range(1, self._action_repeat + 1):
+        reward, env_steps = 0.0, 0
+        for _ in range(self._action_repeat):
             timestep = self._env.step(control)
+            env_steps += 1
             reward += float(timestep.reward)
             if timestep.last():
                 break

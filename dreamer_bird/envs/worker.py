@@ -15,11 +15,15 @@ import numpy as np
 
 from dreamer_bird.envs.server import Observation, serve
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.errors import RunError
+from dreamer_bird.errors import ConfigError, RunError
 
 
 class WorkerError(RunError):
     """An environment that failed, died or hung; the message names its worker and says how."""
+
+
+class EnvError(WorkerError):
+    """What the environment itself raised; from the same state and action it would come again."""
 
 
 class EnvWorker:
@@ -27,8 +31,9 @@ class EnvWorker:
 
     `make` is a picklable function without arguments that returns the environment. The constructor
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
-    an answer, in seconds. Every method raises `WorkerError` when the worker fails, dies or hangs,
-    and the `RunError` or `ConfigError` with which the environment itself refuses to go on.
+    an answer, in seconds. Every method raises `WorkerError` when the worker dies or hangs,
+    `EnvError` with what the environment raises, and the `ConfigError` with which it refuses to
+    start.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
@@ -174,8 +179,8 @@ class EnvWorker:
         if problem:
             self.close()
             if problem is Exception:
-                raise WorkerError(f"{self._title} failed: {answer}")
-            raise problem(answer)
+                raise EnvError(f"{self._title} failed: {answer}")
+            raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
 
 
