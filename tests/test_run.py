@@ -236,7 +236,7 @@ def test_a_new_run_begins_with_a_checkpoint(make_run, tmp_path):
 def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
     """Each attempt draws other numbers, after a resume too: a run that fails comes to its end."""
     flags = ["--configs", "debug", "--task", "cliff_env:Cliff", "--obs", "state", "--steps", "120"]
-    flags += "--worker.restarts 0 --env.time_limit 20 --seed 1 --logdir".split()
+    flags += ["--worker.restarts", "0", "--env.time_limit", "20", "--seed", "1", "--logdir"]
     flags.append(tmp_path / "run")
     statuses = []
     while 0 not in statuses and len(statuses) < 20:
