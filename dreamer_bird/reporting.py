@@ -11,6 +11,7 @@ import numpy as np
 from dreamer_bird.config import Config
 from dreamer_bird.logger import Logger
 from dreamer_bird.needs import disk_bytes, replay_bytes
+from dreamer_bird.pace import Pace, clock
 from dreamer_bird.storage import Arrays
 
 
@@ -20,30 +21,43 @@ class Reporter:
     def __init__(self, logger: Logger, config: Config, step: int):
         """Take where it is written, and the environment step at which the run begins or goes on."""
         self._logger, self._expl_amount = logger, config.train.expl_amount
-        self._last = step, time.monotonic()
+        self._last = step, time.monotonic()  # of the last block that had "fps"
+        self._pace = Pace(config.steps, config.train.eval_every)
 
-    def episode(self, name: str, step: int, episodes: int, episode: Arrays) -> None:
-        """Log an episode, "train" or "test", and how many were played for training until then."""
+    def episode(
+        self, name: str, step: int, episodes: int, episode: Arrays, prefill: int | None = None
+    ) -> None:
+        """Log an episode, "train" or "test", and how many were played for training until then.
+
+        `prefill` is how many episodes of random actions there are to be, where this is one of them.
+        """
         total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
         values = {f"{name}/return": total, f"{name}/length": length, "episodes": episodes}
         self._logger.scalars(step, values)
         if name == "train":
-            self._logger.progress(step, episodes, total)
+            text = f"step {step:,}  {_count(episodes, prefill)}  return {total:.1f}"
+            self._logger.progress(step, text + self._left(step))
         else:
             self._logger.say(f"evaluation at step {step:,}: return {total:.1f}")
 
     def block(
         self, step: int, history: Arrays, nonfinite_actions: int, times: Mapping[str, float]
     ) -> None:
-        """Log the mean of each metric over a block of updates, and the time since the last one."""
-        last_step, last_time = self._last
-        self._last = step, time.monotonic()
+        """Log the mean of each metric over a block of updates, and the speed until then."""
+        (last_step, last_time), now = self._last, time.monotonic()
         values = means(history)
         values["skipped_updates"] = history["skipped_updates"].sum()
         values["nonfinite_actions"] = nonfinite_actions
         values["expl_amount"] = self._expl_amount
-        values["fps"] = (step - last_step) / (self._last[1] - last_time)
+        if step > last_step:  # Else it is one more block after the same episodes.
+            values["fps"] = (step - last_step) / (now - last_time)
+            self._last = step, now
+        self._pace.block(step, now)
         self._logger.scalars(step, values | times)
+
+    def _left(self, step: int) -> str:
+        left = self._pace.left(step, time.monotonic())
+        return "" if left is None else f"  {self._pace.speed:.1f} steps/s  {clock(left)} left"
 
 
 def introduction(
@@ -69,3 +83,10 @@ def means(history: Arrays) -> dict[str, float]:
     """Return the mean of each metric over the updates in which it was finite, nan without any."""
     finite = {key: column[np.isfinite(column)] for key, column in history.items()}
     return {key: float(values.mean()) if values.size else np.nan for key, values in finite.items()}
+
+
+def _count(episodes: int, prefill: int | None) -> str:
+    if prefill is None:
+        return f"episode {episodes}"
+    # More are played than there were to be until they hold a sequence.
+    return f"random episode {episodes}" + f" of {prefill}" * (episodes <= prefill)

@@ -158,6 +158,7 @@ class Run:
 
     def _add(self, episode: Arrays) -> None:
         length = len(episode["reward"]) - 1
+        prefill = self.config.train.prefill if self.prefilled is None else None
         with self.watch("replay"):
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
@@ -167,7 +168,7 @@ class Run:
         if self.prefilled is None and self.episodes >= self.config.train.prefill and enough:
             self.prefilled = self.step
         with self.watch("log"):
-            self.reporter.episode("train", self.step, self.episodes, episode)
+            self.reporter.episode("train", self.step, self.episodes, episode, prefill)
 
     def update(self) -> None:
         """Train for a block of updates, and log their means."""
