@@ -128,7 +128,7 @@ def measure_run(config: Config, steps: int) -> dict[str, float]:
     parts = Counter()
     for block in blocks:
         parts.update({key: block[key] for key in block if key.startswith("seconds")})
-    # Blocks that come due together are one after the other: no step and so no fps lies between.
+    # Not by "fps", which of several blocks at one step the first alone has.
     wall = sum(value for key, value in parts.items() if key.startswith("seconds/"))
     train = parts["seconds/train"]
     render = parts["seconds/render"] + parts["seconds/wait"]
@@ -160,7 +160,7 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
         if done.returncode:
             raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
         lines = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
-        return [line for line in lines if "fps" in line]
+        return [line for line in lines if "model_loss" in line]
 
 
 _PARTS: dict[str, Callable[[Config, int], dict[str, float]]] = {

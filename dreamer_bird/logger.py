@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -98,9 +97,9 @@ class Logger:
         """Print a line, above the progress line where there is one."""
         self._terminal.say(text)
 
-    def progress(self, step: int, episodes: int, last_return: float) -> None:
-        """Show how far the run is."""
-        self._terminal.progress(step, episodes, last_return)
+    def progress(self, step: int, text: str) -> None:
+        """Show how far the run is, by its step and in words."""
+        self._terminal.progress(step, text)
 
     def close(self) -> None:
         """Write out and close everything."""
@@ -114,8 +113,6 @@ class Terminal:
     """A progress line that stays in place on a terminal; a plain line an episode elsewhere."""
 
     def __init__(self, steps: int, resumed_at: int):
-        self._steps = steps
-        self._last = resumed_at, time.monotonic()
         self._console = Console(highlight=False)
         self._bar = None
         if self._console.is_terminal:
@@ -131,14 +128,8 @@ class Terminal:
         """Print a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def progress(self, step: int, episodes: int, last_return: float) -> None:
-        """Show step, episodes, last return, environment steps a second and the time left."""
-        (last_step, last_time), self._last = self._last, (step, time.monotonic())
-        # Of the last episode alone: the first ones, without training, would promise too much.
-        fps = (step - last_step) / max(self._last[1] - last_time, 1e-3)
-        left = max(0, self._steps - step) / max(fps, 1e-3)
-        text = f"step {step:,}  episode {episodes}  return {last_return:.1f}"
-        text += f"  {fps:.1f} steps/s  {_clock(left)} left"
+    def progress(self, step: int, text: str) -> None:
+        """Show how far the run is, by its step and in words."""
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
         else:
@@ -167,12 +158,6 @@ def _open_metrics(path: Path, size: int | None) -> TextIO:
 def _whole(value: float) -> float | int:
     # Counters look like counters: 5, not 5.0.
     return int(value) if value == int(value) and abs(value) < 2**53 else value
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def _gif(frames: np.ndarray) -> bytes:

@@ -160,7 +160,7 @@ class Run:
 
     def _add(self, episode: Arrays) -> None:
         length = len(episode["reward"]) - 1
-        env_steps = int(episode.pop("env_step")[-1])
+        env_steps, random = int(episode.pop("env_step")[-1]), self.prefilled is None
         with self.watch("replay"):
             self.replay.add(f"{self.episodes + 1:06d}-{length}", episode)
         self.episodes += 1
@@ -169,10 +169,10 @@ class Run:
         enough = self.joins and self.replay.steps >= self.config.replay.length
         enough |= self.replay.holds_a_sequence
         enough &= self.episodes >= train.prefill and self.step >= train.prefill_steps
-        if self.prefilled is None and enough:
+        if random and enough:
             self.prefilled = self.step
         with self.watch("log"):
-            self.reporter.episode("train", self.step, self.episodes, episode)
+            self.reporter.episode("train", self.step, self.episodes, episode, random)
 
     def update(self) -> None:
         """Train for a block of updates, and log their means."""

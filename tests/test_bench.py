@@ -65,7 +65,7 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
     logged = [(1000, 5), (2000, 7), (3000, 4), (3000, 2), (5000, 4)]
     lines = [
         {
-            **{"step": step, "fps": 0, "seconds/train": s, "seconds/render": s, "seconds/act": s},
+            **{"step": step, "seconds/train": s, "seconds/render": s, "seconds/act": s},
             **{"seconds/wait": 0.5 * s, "seconds/evaluate": 0.5 * s},
             **{"seconds_beside/act": s, "seconds_beside/render": 3 * s},
         }
@@ -79,6 +79,20 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
     assert figures["act_ms"] == pytest.approx(1000 * 20 / (3000 / repeat))
     assert figures["share_train"] == pytest.approx(0.25)
     assert figures["share_render"] == figures["share_other"] == pytest.approx(0.375)
+
+
+def test_further_blocks_at_a_step_are_blocks_too_although_they_have_no_fps(monkeypatch):
+    block = {"step": 2, "model_loss": 1.0, "seconds/train": 3.0}
+    logged = [{"step": 2, "train/return": 0}, block | {"fps": 4.0}, block, {"step": 2, "test": 0}]
+
+    def leave_logs(line, **_):
+        (folder,) = (word.removeprefix("--logdir=") for word in line if "--logdir=" in word)
+        Path(folder).mkdir()
+        Path(folder, "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
+        return subprocess.CompletedProcess(line, 0)
+
+    monkeypatch.setattr(measures.subprocess, "run", leave_logs)
+    assert measures._run({}) == logged[1:3]
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,16 @@ def test_a_saved_video_has_the_frames_that_were_given(tmp_path, logger):
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_a_plain_line(logger, capsys):
-    logger.progress(500, episodes=2, last_return=12.34)
-    line = capsys.readouterr().out.strip()
-    assert line.startswith("step 500  episode 2  return 12.3") and line.endswith("left")
+    logger.progress(500, "step 500  episode 2")
+    assert capsys.readouterr().out == "step 500  episode 2\n"
+
+
+def test_on_a_terminal_it_stands_beside_the_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0)
+    logger.progress(500, "step 500  episode 2")
+    logger.close()
+    assert "step 500  episode 2" in capsys.readouterr().out
 
 
 def test_logs_that_no_checkpoint_goes_with_are_kept_aside(tmp_path, logger):

@@ -47,7 +47,7 @@ def test_episodes_are_of_the_policy_as_it_was_when_the_block_before_them_began(m
 
 def test_where_the_time_beside_updates_went_is_logged_apart_with_the_block_after(make_run):
     run = finish(make_run(steps=3 * 24, **OVERLAP))
-    blocks = [line for line in lines(run) if "fps" in line]
+    blocks = [line for line in lines(run) if "model_loss" in line]
     assert ["seconds_beside/act" in block for block in blocks] == [False, True, True]
     for block in blocks[1:]:
         assert block["seconds_beside/act"] > 0 and block["seconds_beside/render"] > 0

@@ -123,7 +123,7 @@ def _draw_curves(
             color=look.colour,
             linestyle=(0, look.dashes) if look.dashes else "-",
             marker=look.marker,
-            markevery=(0.05 + 0.06 * number, 0.22),  # of the diagonal, each elsewhere
+            markevery=((0.05 + 0.06 * number) % 0.22, 0.22),  # of the diagonal, each elsewhere
             label=labels[method],
             zorder=3,
         )
@@ -175,7 +175,7 @@ def _add_legend(figure: Figure, columns: int) -> int:
             loc="outside lower center",
             ncols=across,
             frameon=False,
-            handlelength=3,
+            handlelength=4.5,  # room for the longest dashes on both sides of a marker
             columnspacing=1.2,
         )
         # Long names have room in fewer columns.

@@ -1,7 +1,8 @@
 """How methods look in every figure, and the words on its axes and in its legend."""
 
+from collections import defaultdict
 from collections.abc import Iterable
-from itertools import cycle
+from itertools import chain, cycle
 from typing import NamedTuple
 
 from dreamer_bird.analysis.baselines import PublishedCurve, Score
@@ -21,17 +22,34 @@ class Style(NamedTuple):
         return ",".join(f"{2 * length:g}px" for length in self.dashes) or "solid"
 
 
-# Okabe and Ito's colours, without those too faint on white and the black of the text.
-_PALETTE = [
-    Style("#0072B2", (), "o"),
-    Style("#D55E00", (5, 1.5), "s"),
-    Style("#009E73", (5, 1.5, 1, 1.5), "^"),
-    Style("#CC79A7", (2, 1), "D"),
-    Style("#56B4E9", (8, 2), "v"),
-    Style("#E69F00", (3, 1, 1, 1, 1, 1), "P"),
+# Shades of nine hues, of which Okabe and Ito's begin the first three: each has a contrast of 3:1
+# with the report's light backgrounds and with its dark ones.
+_HUES = [
+    ("#0072B2", "#0492E5", "#0782CD"),  # blue
+    ("#D55E00", "#B94C05", "#E66A33"),  # vermillion
+    ("#009E73", "#057D57", "#088F66"),  # green
+    ("#CB5FB5", "#A5459A", "#B852A8"),  # magenta
+    ("#8F7A00", "#A88C0A", "#7C6B04"),  # ochre
+    ("#745ACD", "#927AF0", "#836ADF"),  # violet
+    ("#048B96", "#0A7A83", "#0A9CA8"),  # teal
+    ("#6F9510", "#5A7702", "#678705"),  # olive
+    ("#C23A55", "#E6607A", "#D44C66"),  # rose
 ]
-# By the names that are shown; every other method takes what the palette has left.
-_FIXED = {"BIRD": _PALETTE[0], "Dreamer": _PALETTE[1], "Soft-BIRD": _PALETTE[2]}
+_STROKES = [
+    ((), "o"),
+    ((5, 1.5), "s"),
+    ((5, 1.5, 1, 1.5), "^"),
+    ((2, 1), "D"),
+    ((8, 2), "v"),
+    ((3, 1, 1, 1, 1, 1), "P"),
+    ((1, 1), "X"),
+    ((8, 1.5, 2.5, 1.5), "<"),
+    ((4, 3), "*"),
+    ((8, 1.5, 1, 1.5, 1, 1.5), ">"),
+    ((1, 2.5), "p"),
+    ((3, 1, 3, 4), "d"),
+]
+_FIXED = {"BIRD": 0, "Dreamer": 1, "Soft-BIRD": 2}  # places of their own in both
 
 _PUBLISHED_NAMES = {"d4pg": "D4PG", "a3c": "A3C", "planet": "PlaNet", "slac": "SLAC"}
 # Lines behind the curves, in greys that show on white and on black.
@@ -58,9 +76,30 @@ _AXIS_TITLES = {
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """Return a style for each method: fixed for known ones, in alphabetical order for others."""
-    rest = cycle([style for style in _PALETTE if style not in _FIXED.values()])
-    return {name: _FIXED.get(title(name)) or next(rest) for name in sorted(set(methods))}
+    """Return a style for each method: its family's hue, and strokes that no other of a dozen has.
+
+    Families are `BIRD`, `Dreamer` and `Soft-BIRD`, with places of their own, and others by name.
+    """
+    families = defaultdict(list)
+    for name in sorted(set(methods), key=lambda name: (title(name), name)):
+        families[_family(name)].append(name)
+    unused = [_STROKES[place] for family, place in _FIXED.items() if family not in families]
+    rest = cycle([*_STROKES[len(_FIXED) :], *unused])
+    places = cycle(range(len(_FIXED), len(_HUES)))
+    shades = [cycle(hue) for hue in _HUES]
+    looks = {}
+    for family, names in families.items():
+        place = _FIXED[family] if family in _FIXED else next(places)
+        own = [_STROKES[place]] if family in _FIXED else []
+        for name, strokes in zip(names, chain(own, rest), strict=False):
+            looks[name] = Style(next(shades[place]), *strokes)
+    return looks
+
+
+def _family(method: str) -> str:
+    """Return what a method is a form of: "BIRD" for "BIRD (state)" and for "BIRD lr 1e-4"."""
+    name, _, detail = title(method).partition(" ")
+    return name if name in _FIXED or detail.startswith("(") else title(method)
 
 
 def published_style(method: str) -> Style:

@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dreamer_bird.pace import clock
 from dreamer_bird.sweep.plan import DONE, FAILED, RETRYING, RUNNING, STATES, STOPPED, WAITING, Run
-from dreamer_bird.sweep.progress import clock, read_progress
+from dreamer_bird.sweep.progress import read_progress
 
 REPORT = 60.0  # seconds between lines on all runs, where there is no table
 REFRESH = 2.0  # seconds between readings of the logs, for the table

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from dreamer_bird.checkpoint import newest_first
 from dreamer_bird.doctor import machine
 from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.needs import disk_bytes, replay_bytes
+from dreamer_bird.pace import clock
 from dreamer_bird.sweep.plan import WAITING, Run
 
 TAIL = 2**15  # bytes of the log that are read, about the last thirty episodes
@@ -64,11 +64,6 @@ def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
         yield _time(runs, todo, at_once)
         yield _memory(todo, at_once)
         yield _disk(runs, todo)
-
-
-def clock(seconds: float) -> str:
-    """Word a time, 3:20:00."""
-    return str(timedelta(seconds=int(seconds)))
 
 
 def _time(runs: Sequence[Run], todo: Sequence[Run], at_once: int | None) -> str:
