@@ -37,7 +37,7 @@ class Evaluator:
     def evaluate(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
         seed = seeds.integer(self._config.seed, "evaluation environment", step)
-        films, idle = self._env.renders, self._env.spec.idle_action()
+        films, idle = self._env.can_render(), self._env.spec.idle_action()
         act = self.player.policy("evaluate", episodes, training=False, idle=idle)
         (episode,) = self.player.play([self._env], act, [seed], Stopwatch(), films)
         if films:
