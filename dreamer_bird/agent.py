@@ -8,6 +8,7 @@ from dreamer_bird.config import Config
 from dreamer_bird.distributions import OneHot, normal_noise
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import CheckpointError
+from dreamer_bird.layers import weights_from
 from dreamer_bird.networks import (
     ActionDecoder,
     ConvDecoder,
@@ -44,7 +45,6 @@ class Agent(tf.Module):
         self._strategy = tf.distribute.get_strategy()
         self._config = config
         self._spec = spec
-        tf.random.set_seed(seeds.integer(config.seed, "weights"))
         dtype = DTYPES[config.precision]
         model, actor, value = config.model, config.actor, config.value
         shape = spec.observation.get("image")
@@ -73,7 +73,8 @@ class Agent(tf.Module):
             dtype=dtype,
         )
         self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
-        self._build()
+        with weights_from(seeds.generator(config.seed, "weights")):
+            self._build()
         scaling = dtype == tf.float16
         self.optimizers = {
             name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name)

@@ -33,6 +33,7 @@ class Command(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors the user can cause become one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted", file=sys.stderr)
         return 130  # as shells report a process that was interrupted
+    finally:
+        warnings.formatwarning = before
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
     returns, images = [], []
     with start_worker(config, "evaluate") as env:
-        agent = build_agent(snapshot)
+        agent = build_quietly(snapshot)
         for number in range(flags.episodes):
             episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
             returns.append(float(episode["reward"].sum()))
@@ -93,13 +93,13 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
 
 
 def build_agent(snapshot: Snapshot) -> "Agent":
-    """Build a run's agent with its saved weights; imports TensorFlow.
+    """Build a run's agent with its saved weights; imports TensorFlow, and changes nothing else.
 
     Raises CheckpointError if they do not fit.
     """
-    with quietly():
-        from dreamer_bird.agent import Agent
-        from dreamer_bird.precision import resolve_precision
+    from dreamer_bird.agent import Agent
+    from dreamer_bird.precision import resolve_precision
+
     config = snapshot.config
     config = config.replace(precision=resolve_precision(config.precision))
     agent = Agent(config, snapshot.spec)
@@ -107,6 +107,13 @@ def build_agent(snapshot: Snapshot) -> "Agent":
     names = agent.named_variables().keys() & snapshot.arrays.keys()
     agent.assign({name: snapshot.arrays[name] for name in names})
     return agent
+
+
+def build_quietly(snapshot: Snapshot) -> "Agent":
+    """Do what `build_agent` does in a command, whose process and terminal are ours."""
+    with quietly():
+        import dreamer_bird.agent  # noqa: F401
+    return build_agent(snapshot)
 
 
 def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = False) -> Arrays:

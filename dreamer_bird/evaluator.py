@@ -36,7 +36,7 @@ class Evaluator:
 
     def evaluate(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
-        films, idle = self._env.renders, self._env.spec.idle_action()
+        films, idle = self._env.can_render(), self._env.spec.idle_action()
         act = self.player.policy("evaluate", episodes, training=False, idle=idle)
         purpose = "evaluation environment"
         (episode,) = self.player.play([self._env], act, purpose, [step], Stopwatch(), films)

@@ -12,7 +12,7 @@ from dreamer_bird import seeds
 from dreamer_bird.arguments import Parser
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
-from dreamer_bird.evaluate import Snapshot, build_agent, read_snapshot
+from dreamer_bird.evaluate import Snapshot, build_quietly, read_snapshot
 from dreamer_bird.startup import quietly
 from dreamer_bird.storage import Arrays
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
     # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
     config = snapshot.config.replace(precision="float32")
-    agent = build_agent(snapshot._replace(config=config))
+    agent = build_quietly(snapshot._replace(config=config))
     # Whole or not at all, as everything that is written.
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
         made = Path(folder, "model")

@@ -5,7 +5,9 @@ created at the first call, and their names are Dreamer's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +15,29 @@ import tensorflow as tf
 Activation = Callable[[tf.Tensor], tf.Tensor]
 
 
+_source: ContextVar[np.random.Generator | None] = ContextVar("source", default=None)
+
+
+@contextmanager
+def weights_from(rng: np.random.Generator) -> Iterator[None]:
+    """Draw what weights are made meanwhile from a generator, and from no global one."""
+    token = _source.set(rng)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+def _rng() -> np.random.Generator:
+    if rng := _source.get():
+        return rng
+    # As code written against Dreamer calls us; then TensorFlow's global generator decides.
+    return np.random.default_rng(tf.random.uniform([2], 0, tf.int32.max, tf.int32).numpy())
+
+
 def _glorot_uniform(shape: list[int], fan_in: int, fan_out: int, name: str) -> tf.Variable:
     limit = (6 / (fan_in + fan_out)) ** 0.5
-    return tf.Variable(tf.random.uniform(shape, -limit, limit), name=name)
+    return tf.Variable(_rng().uniform(-limit, limit, shape).astype(np.float32), name=name)
 
 
 class Layer(tf.Module):
@@ -264,8 +286,8 @@ class GRUCell(Layer):
     def build(self, size: int) -> None:
         """Create kernel `[size, 3U]`, recurrent kernel `[U, 3U]` and bias `[2, 3U]`."""
         self.kernel = _glorot_uniform([size, 3 * self.units], size, 3 * self.units, "kernel")
-        square = tf.random.normal([3 * self.units, self.units])
-        orthogonal = tf.transpose(tf.linalg.qr(square)[0])
+        square = _rng().normal(size=[3 * self.units, self.units])
+        orthogonal = np.linalg.qr(square)[0].T.astype(np.float32)
         self.recurrent_kernel = tf.Variable(orthogonal, name="recurrent_kernel")
         self.bias = tf.Variable(tf.zeros([2, 3 * self.units]), name="bias")
 

@@ -68,8 +68,9 @@ class Policy:
 def load(logdir: str | Path, *, checkpoint: str | Path | None = None, seed: int = 0) -> Policy:
     """Load the policy of a run, from its newest readable checkpoint or from the one given.
 
-    Nothing in the logdir changes. TensorFlow is imported, so do not render with software OpenGL in
-    the same process: `Policy.start_env` gives the environment a process of its own.
+    Nothing changes in the logdir, nor in this process: no setting, no global random generator. But
+    TensorFlow is imported, so do not render with software OpenGL in it: `Policy.start_env` gives
+    the environment a process of its own.
 
     Raises:
         ConfigError: there is no run or no readable checkpoint.

@@ -23,7 +23,10 @@ FRAMES_PER_SECOND = 25
 
 
 class Logger:
-    """Everything that a run tells; all steps are environment steps."""
+    """Everything that a run tells; all steps are environment steps.
+
+    A context, in which a terminal shows how far the run is; the end of it closes everything.
+    """
 
     def __init__(self, logdir: Path, steps: int, resumed_at: int, size: int | None):
         """Open the logs.
@@ -41,9 +44,15 @@ class Logger:
         self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
         self._terminal = Terminal(steps, resumed_at)
 
-    @property
-    def size(self) -> int:
-        """Bytes of metrics.jsonl; they, and TensorBoard's, are written through to the disk."""
+    def __enter__(self) -> "Logger":
+        self._terminal.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sync(self) -> int:
+        """Write all through to the disk, and return the bytes of metrics.jsonl."""
         self._writer.flush()
         with write_errors(self._path):
             self._metrics.flush()
@@ -122,6 +131,10 @@ class Terminal:
                 console=self._console,
             )
             self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
+
+    def start(self) -> None:
+        """Show the progress line, below which the cursor is hidden until `close`."""
+        if self._bar:
             self._bar.start()
 
     def say(self, text: str) -> None:

@@ -19,7 +19,7 @@ from dreamer_bird.arguments import Parser, whole
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import (
     Snapshot,
-    build_agent,
+    build_quietly,
     check_output,
     play,
     read_snapshot,
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     choose_window(flags, np.zeros(first.env.time_limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
     with start_worker(first, "predict") as env:
-        agents = [build_agent(snapshot) for snapshot in snapshots]
+        agents = [build_quietly(snapshot) for snapshot in snapshots]
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])
     before, after = episode["reward"][window.key - 1 : window.key + 1]

@@ -59,12 +59,12 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     handlers = {
         number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
     }
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield check
     finally:
         left.set()
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         os.close(writer)

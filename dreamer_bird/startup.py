@@ -1,6 +1,7 @@
 """How TensorFlow is loaded."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,7 @@ def use_threads(count: int | None, operations: float) -> None:
     TensorFlow, one for each core, except on two cores where an update takes few floating-point
     `operations`: it is faster when each core has an operation of its own (docs/performance.md).
 
-    Raises RuntimeError if TensorFlow has computed before, with other threads.
+    Only warns where TensorFlow has computed before, with other threads.
     """
     within = beside = count
     if not count and operations < SMALL_UPDATE and _cores() == 2:
@@ -42,8 +43,12 @@ def use_threads(count: int | None, operations: float) -> None:
     if within:
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(within)
-        tf.config.threading.set_inter_op_parallelism_threads(beside)
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(within)
+            tf.config.threading.set_inter_op_parallelism_threads(beside)
+        except RuntimeError:
+            told = "TensorFlow has computed in this process before: its threads stay as they are"
+            warnings.warn(told, stacklevel=2)
 
 
 def _cores() -> int | None:

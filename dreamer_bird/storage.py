@@ -1,8 +1,11 @@
 """Files that appear whole or not at all, arrays kept in them without pickle, and damaged ones."""
 
 import errno
+import io
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,15 @@ import numpy as np
 from dreamer_bird.errors import RunError
 
 PARTIAL = ".partial"
+
+# What zipfile says of a file that is broken, and NumPy of an array that is not one of numbers.
+# Anything else, a module that is missing or a mistake in a program, says nothing of the file.
+_BROKEN = (
+    *(zipfile.BadZipFile, NotImplementedError, zlib.error, struct.error),
+    *(EOFError, ValueError, OverflowError),
+)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_UNREADABLE = 0x61  # the flags of encryption, patches and strong encryption
 
 Arrays = dict[str, np.ndarray]
 
@@ -77,12 +89,19 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> Arrays:
     Raises DamagedFileError, or ReadError where it is the system that refuses.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if only is None or key in only}
-    except Exception as error:  # zip, zlib, NumPy's header parser: each has errors of its own
+        with zipfile.ZipFile(path) as file:
+            named = {entry.filename.removesuffix(".npy"): entry for entry in file.infolist()}
+            return {
+                key: _read(file, entry)
+                for key, entry in named.items()
+                if only is None or key in only
+            }
+    except (*_BROKEN, OSError, MemoryError) as error:
+        # zipfile calls a file bad whose end the system does not let it read, too.
+        reason = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
         # A torn file may ask for a place before its start, which the system calls invalid.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise ReadError(f"{path} cannot be read ({error.strerror})") from error
+        if isinstance(reason, OSError) and reason.errno != errno.EINVAL:
+            raise ReadError(f"{path} cannot be read ({reason.strerror})") from error
         if isinstance(error, MemoryError) and _is_whole(path):
             raise ReadError(f"{path} cannot be read (not enough memory)") from error
         raise DamagedFileError(f"{path} cannot be read ({type(error).__name__})") from error
@@ -98,11 +117,18 @@ def set_aside(path: Path) -> Path:
     return path.rename(target)
 
 
+def _read(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Return an array, of which NumPy sees nothing before its checksum is right."""
+    if entry.compress_type not in _METHODS or entry.flag_bits & _UNREADABLE:
+        raise zipfile.BadZipFile(f"{entry.filename} is not as it was written")
+    return np.lib.format.read_array(io.BytesIO(file.read(entry)), allow_pickle=False)
+
+
 def _is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
-    except Exception:
+    except (*_BROKEN, OSError):
         return False
 
 

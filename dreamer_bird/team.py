@@ -36,10 +36,14 @@ class Team:
     def __init__(self, devices: int, hosts: Hosts):
         """Choose the devices and connect to the other hosts; before TensorFlow is used.
 
-        Raises ConfigError where there are not so many devices.
+        Raises ConfigError where there are not so many devices, RunError where it is too late.
         """
         self._hosts = hosts
-        self.strategy = _strategy(devices, hosts)
+        try:
+            self.strategy = _strategy(devices, hosts)
+        except RuntimeError as error:
+            late = "devices are chosen before TensorFlow computes, so in a process of their own"
+            raise RunError(f"{late}: {error}") from error
         self._exchanging = tf.function(self._exchange, autograph=False)
 
     def build_agent(self, config: Config, spec: Spec) -> Agent:

@@ -56,7 +56,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
         run = Run(config, logdir, team, envs, eval_env, check)
-        stack.callback(run.logger.close)
+        stack.enter_context(run.logger)
         stack.callback(run.collector.close)
         try:
             while stage := run.next_stage():
@@ -249,7 +249,7 @@ class Run:
             header["player"] = self.collector.player.state
             header["evaluator"] = self.evaluator.player.state
             header["copied"] = self.collector.copied_for
-            header |= {"replay": self.replay.names, "metrics_size": self.logger.size}
+            header |= {"replay": self.replay.names, "metrics_size": self.logger.sync()}
             header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
             # An older checkpoint may name episodes that have left the replay since.

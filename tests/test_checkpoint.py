@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 
 import numpy as np
@@ -90,14 +92,42 @@ def test_files_of_others_beside_them_are_left_alone(tmp_path):
     assert (tmp_path / "best.npz").exists() and len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
-def test_one_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch, error):
-    path = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
-
+def refusing(error):
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(np, "load", refuse)
+    return refuse
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_one_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch, error):
+    path = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
+    monkeypatch.setattr("zipfile.ZipFile.read", refusing(error))
     with pytest.raises(ReadError, match=r"(Permission denied|not enough memory)"):
+        checkpoint.load_latest(tmp_path)
+    assert [path] == list(tmp_path.iterdir())
+
+
+class Unreadable(io.FileIO):
+    """A file on a disk that fails."""
+
+    def read(self, *_):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_one_on_a_disk_that_fails_stays_where_it_is(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", lambda path, mode: Unreadable(path))
+        with pytest.raises(ReadError, match=r"cannot be read \(Input/output error\)"):
+            checkpoint.load_latest(tmp_path)
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, NameError, RuntimeError])
+def test_a_fault_of_the_program_is_no_damage(tmp_path, monkeypatch, error):
+    path = checkpoint.save(tmp_path, 1000, ARRAYS, {"step": 1000}, keep=2)
+    monkeypatch.setattr("numpy.lib.format.read_array", refusing(error))
+    with pytest.raises(error):
         checkpoint.load_latest(tmp_path)
     assert [path] == list(tmp_path.iterdir())

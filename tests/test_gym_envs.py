@@ -150,7 +150,7 @@ def test_without_pygame_pixels_are_refused_with_what_to_install(no_pygame):
 def test_without_pygame_state_is_learned_from_and_nothing_filmed(no_pygame):
     with EnvWorker("probe", environment("gym_CartPole-v1", obs="state")) as env:
         with pytest.warns(UserWarning, match="no images are rendered: gym_CartPole-v1: pygame is"):
-            assert not env.renders
+            assert not env.can_render()
         assert env.reset(0)["state"].shape == (4,)
 
 

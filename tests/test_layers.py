@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from reference import conv, dense, gru, normal, randomise, transposed_conv
 
-from dreamer_bird.layers import Conv, Dense, GRUCell, TransposedConv
+from dreamer_bird.layers import Conv, Dense, GRUCell, TransposedConv, weights_from
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 3, 4, 3)])
@@ -228,6 +228,40 @@ def test_initial_weights(layer, fans):
     if isinstance(layer, GRUCell):
         recurrent = layer.recurrent_kernel.numpy()
         np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(40), atol=1e-5)
+
+
+def drawn():
+    """The weights that two layers of the same kind draw, one after the other."""
+    layers = GRUCell(5), GRUCell(5)
+    for layer in layers:
+        layer.ensure_built(3)
+    return [v.numpy() for layer in layers for v in (layer.kernel, layer.recurrent_kernel)]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_weights_come_from_the_generator_given_or_else_from_the_global_one(ours):
+    def seeded(seed):
+        if not ours:
+            tf.random.set_seed(seed)
+            return drawn()
+        with weights_from(np.random.default_rng(seed)):
+            return drawn()
+
+    one, same, other = map(seeded, (1, 1, 2))
+    np.testing.assert_equal(one, same)
+    for first, second in [(one[0], one[2]), (one[1], one[3]), *zip(one, other, strict=True)]:
+        assert (first != second).all()
+
+
+def test_weights_from_a_generator_leave_the_global_ones_alone():
+    numbers = []
+    for draw in (list, drawn):
+        tf.random.set_seed(1)
+        np.random.seed(1)
+        with weights_from(np.random.default_rng(0)):
+            draw()
+        numbers.append((float(tf.random.uniform([])), np.random.uniform()))
+    assert numbers[0] == numbers[1]
 
 
 def test_weights_are_built_once_and_outside_of_traced_functions():

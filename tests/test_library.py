@@ -1,5 +1,6 @@
 """A trained policy in programs of one's own, and outside this package."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,35 @@ from dreamer_bird.errors import ConfigError
 from dreamer_bird.evaluate import build_agent, read_snapshot
 
 PACKAGE = Path(dreamer_bird.__file__).parents[1]
+PROGRAM = """
+import os, random, signal, sys, warnings
+import numpy as np
+import tensorflow as tf
+import dreamer_bird
+
+class Teller:  # to the terminal, while what load() needs is imported
+    def find_spec(self, name, *_):
+        if name == "tensorflow_probability":
+            os.write(2, b"not hidden")
+
+def settings():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return dict(os.environ), warnings.formatwarning, warnings.showwarning, handlers
+
+def draws():
+    return [*tf.random.uniform([3]).numpy(), *np.random.uniform(size=3), random.random()]
+
+sys.meta_path.insert(0, Teller())
+numbers, before = [], settings()
+for load in (lambda: None, lambda: dreamer_bird.load(sys.argv[1])):
+    for seed in (tf.random.set_seed, np.random.seed, random.seed):
+        seed(1)
+    first = draws()
+    load()
+    numbers.append(first + draws())
+assert numbers[0] == numbers[1], numbers
+assert settings() == before
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +108,14 @@ def test_it_plays_in_the_environment_it_was_trained_in(policy):
             obs, _, terminated, truncated = env.step(action)
             steps, done = steps + 1, terminated or truncated
     assert steps == 10
+
+
+def test_loading_changes_nothing_in_the_program(tiny_run):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    line = [sys.executable, "-c", PROGRAM, str(tiny_run)]
+    done = subprocess.run(line, env=env | {"PYTHONPATH": str(PACKAGE)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"not hidden" in done.stderr
 
 
 def test_a_saved_model_acts_the_same_without_the_package(policy, tiny_run, tmp_path):

@@ -8,6 +8,8 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from dreamer_bird.logger import Logger
 
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
 
 @pytest.fixture
 def logger(tmp_path):
@@ -34,7 +36,7 @@ def test_what_is_not_finite_is_null_and_counted_and_the_json_strict(tmp_path, lo
 
 def test_lines_that_a_checkpoint_does_not_vouch_for_are_dropped_on_resume(tmp_path, logger):
     logger.scalars(1, {"a": 1})
-    size = logger.size
+    size = logger.sync()
     logger.scalars(2, {"a": 2})
     resumed = Logger(tmp_path, steps=1000, resumed_at=1, size=size)
     resumed.scalars(2, {"a": 3})
@@ -76,6 +78,20 @@ def test_on_a_terminal_it_stands_beside_the_bar(tmp_path, monkeypatch, capsys):
     logger.progress(500, "step 500  episode 2")
     logger.close()
     assert "step 500  episode 2" in capsys.readouterr().out
+
+
+def test_a_terminal_has_a_progress_line_and_no_cursor_in_the_context_alone(
+    tmp_path, monkeypatch, capsys
+):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm"}.items():  # rich sees a terminal
+        monkeypatch.setenv(name, value)
+    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0)
+    logger.say("before")
+    assert capsys.readouterr().out == "before\n"
+    with pytest.raises(KeyboardInterrupt), logger:
+        raise KeyboardInterrupt
+    shown = capsys.readouterr().out
+    assert 0 <= shown.find(HIDE_CURSOR) < shown.find("starting") < shown.find(SHOW_CURSOR)
 
 
 def test_logs_that_no_checkpoint_goes_with_are_kept_aside(tmp_path, logger):

@@ -150,6 +150,14 @@ def test_no_partial_file_is_left_and_none_is_ever_loaded(tmp_path, replay):
     assert [path.name for path in tmp_path.iterdir()] == ["1.npz"]
 
 
+def test_an_episode_is_not_damaged_where_python_cannot_decompress_it(tmp_path, replay, monkeypatch):
+    replay.add("1", episode(6, 1))
+    monkeypatch.setattr("zipfile.zlib", None)  # as where Python was built without it
+    with pytest.raises(RuntimeError, match="zlib"):
+        Replay(tmp_path, None, length=4).load(["1"])
+    assert [path.name for path in tmp_path.iterdir()] == ["1.npz"]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_action_image_and_reward_belong_together_through_worker_driver_and_replay(
     tmp_path, terminal
@@ -190,11 +198,12 @@ def test_episodes_played_together_are_each_their_own(tmp_path):
         np.testing.assert_array_equal(episode["frame"], episode["image"])
 
 
-def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path):
+@pytest.mark.parametrize("compress", [False, True])
+def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path, compress):
     """Flip bytes everywhere: what is read is what was written, or the file counts as damaged."""
     path, rng = tmp_path / "1.npz", np.random.default_rng(0)
     written = episode(6, 1)
-    save_arrays(path, written, compress=True)
+    save_arrays(path, written, compress)
     content = path.read_bytes()
     for _ in range(1000):
         spoiled = bytearray(content)

@@ -1,6 +1,7 @@
 """Signals, as they reach a process that computes outside Python."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,26 @@ def test_afterwards_signals_are_as_before():
         check()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_afterwards_who_was_woken_by_signals_is_woken_again():
+    """An event loop of asyncio, say, in whose thread a run was started."""
+    from dreamer_bird.signals import stopping
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            with stopping():
+                pass
+            signal.raise_signal(signal.SIGUSR1)
+            ours.settimeout(5)
+            assert ours.recv(1) == bytes([signal.SIGUSR1])
+        finally:
+            signal.signal(signal.SIGUSR1, handler)
+            signal.set_wakeup_fd(-1)
 
 
 def test_a_terminal_that_is_gone_changes_nothing():

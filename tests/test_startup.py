@@ -1,5 +1,6 @@
 """How TensorFlow is loaded, each time in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,20 @@ threading = tf.config.threading
 told = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
 print(names.count("tf_Compute"), *told)
 """
+
+PROGRAM = """
+import sys, warnings
+import tensorflow as tf
+from dreamer_bird import main
+tf.ones([8, 8]) @ tf.ones([8, 8])
+before = warnings.formatwarning
+status = main(sys.argv[1:])
+assert warnings.formatwarning is before
+sys.exit(status)
+"""
+KEPT = "-c: warning: TensorFlow has computed in this process before: its threads stay as they are"
+STEP = "bench --part step --steps 1 --configs debug --obs state --threads 1 --json"
+SHARED = "--configs debug --task dmc_pendulum_swingup --obs state --threads 1 --devices 2"
 
 
 def threads(flags: str, cores: int | None = None) -> list[int]:
@@ -50,6 +65,31 @@ def test_a_small_update_on_two_cores_has_an_operation_on_each():
     assert threads("--configs dreamer_tf2", cores=2)[1:] == [0, 0]
     usable = len(os.sched_getaffinity(0))
     assert threads("--configs cpu") == ([2, 1, 2] if usable == 2 else [usable, 0, 0])
+
+
+def test_a_command_in_a_program_that_has_computed_keeps_the_threads():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *STEP.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step_s_median"] > 0
+    assert told_by(done) == [KEPT]
+
+
+def test_a_command_in_a_program_that_has_computed_cannot_choose_devices(tmp_path):
+    line = [sys.executable, "-c", PROGRAM, *SHARED.split(), "--logdir", str(tmp_path / "run")]
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(line, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    kept, refused = told_by(done)
+    assert kept == KEPT
+    assert refused.startswith("-c: devices are chosen before TensorFlow computes, so in a process ")
+    assert not list(tmp_path.iterdir())
+
+
+def told_by(done):
+    """Return the lines that are of the command, not of TensorFlow's libraries."""
+    return [line for line in done.stderr.splitlines() if line.startswith("-c: ")]
 
 
 def test_one_keras_is_loaded_and_not_two():

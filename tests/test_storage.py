@@ -3,11 +3,12 @@
 import errno
 import os
 import time
+import zipfile
 
 import numpy as np
 import pytest
 
-from dreamer_bird.storage import WriteError, load_arrays, replacing, save_arrays
+from dreamer_bird.storage import DamagedFileError, WriteError, load_arrays, replacing, save_arrays
 
 OLD, NEW = {"x": np.arange(3)}, {"x": np.arange(5)}
 
@@ -50,6 +51,36 @@ def test_a_write_that_is_interrupted_leaves_the_old_file(tmp_path):
         file.write(b"ne")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def encrypted(content: bytes) -> bytes:
+    """Set the flag in the entry of the central directory."""
+    at = content.index(b"PK\1\2") + 8
+    return content[:at] + b"\1" + content[at + 1 :]
+
+
+@pytest.mark.parametrize("method", ["ZIP_BZIP2", "ZIP_LZMA", None])
+def test_what_was_never_written_so_is_damaged(tmp_path, method):
+    path = tmp_path / "a.npz"
+    save_arrays(path, OLD)
+    if method:
+        with zipfile.ZipFile(path) as file:
+            content = file.read("x.npy")
+        with zipfile.ZipFile(path, "w", getattr(zipfile, method)) as file:
+            file.writestr("x.npy", content)
+    else:
+        path.write_bytes(encrypted(path.read_bytes()))
+    with pytest.raises(DamagedFileError, match="cannot be read"):
+        load_arrays(path)
+
+
+def test_an_array_of_which_a_part_would_fit_is_damaged(tmp_path):
+    """One digit of the shape, in a file that is not compressed."""
+    path = tmp_path / "a.npz"
+    save_arrays(path, {"x": np.arange(5000)})
+    path.write_bytes(path.read_bytes().replace(b"(5000,)", b"(3000,)"))
+    with pytest.raises(DamagedFileError, match="cannot be read"):
+        load_arrays(path)
 
 
 def test_readers_see_the_old_file_while_a_slow_disk_takes_the_new_one(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_a_run_that_is_complete_needs_no_ray(tmp_path):
 def test_a_run_is_complete_when_its_last_updates_are_saved(tmp_path):
     (run,) = plan(tmp_path)
     finish(run, saved_step=run.config.steps - 200)
-    assert not run.is_complete
+    assert not run.is_complete()
     assert plan(tmp_path)[0].state == "waiting"
     assert plan(tmp_path, settings=("--configs", "debug", "--steps", "2800"))[0].state == "done"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_the_same_command_resumes(started):
     assert "resumed at step 200" in resumed.stdout
     steps = [line["step"] for line in metrics(started) if "train/return" in line]
     assert steps == [200, 400, 600]
+
+
+def test_a_run_that_fails_while_it_is_built_leaves_a_terminal_with_its_cursor(tmp_path):
+    """The system lets no file grow so long as the first checkpoint."""
+    few = 20_000, 20_000
+    result = subprocess.run(
+        command(tmp_path / "run", "--obs", "state"),
+        env=os.environ | {"FORCE_COLOR": "1", "TERM": "xterm"},  # rich sees a terminal
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, few),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and "File too large" in result.stderr, result.stderr
+    hidden, shown = (result.stdout.count(code) for code in ("\x1b[?25l", "\x1b[?25h"))
+    assert result.stdout and hidden == shown
 
 
 def test_a_resume_as_another_variant_is_refused_and_changes_nothing(started):

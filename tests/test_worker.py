@@ -170,7 +170,7 @@ def test_what_the_environment_refuses_keeps_its_words_and_its_exit_status(harm, 
 
 def test_a_frame_is_of_the_present_state():
     with worker() as env:
-        assert env.renders
+        assert env.can_render()
         env.reset(0)
         env.step(np.zeros(1, np.float32))
         np.testing.assert_array_equal(env.render(), np.ones((2, 2, 3)))
@@ -179,10 +179,10 @@ def test_a_frame_is_of_the_present_state():
 def test_a_worker_that_cannot_render_says_so_once_and_goes_on():
     with worker("blind") as env:
         with pytest.warns(UserWarning, match="no images are rendered: no light"):
-            assert not env.renders
+            assert not env.can_render()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert not env.renders
+            assert not env.can_render()
         np.testing.assert_array_equal(env.reset(3)["count"], [3, 0])
         with pytest.raises(RunError, match="no light"):
             env.render()

@@ -194,14 +194,16 @@ def _read_scores(file: Path) -> Iterator[Log]:
     for index, entry in enumerate(entries):
         try:
             steps, values = (np.array(entry[axis], float) for axis in ("xs", "ys"))
-            usable = (steps >= 0) & (steps < 2**53)  # fails where the two differ in length
-            curve = make_curve(steps[usable].astype(np.int64), values[usable])
+            usable = (steps >= 0) & (steps < 2**53)
+            steps, values = steps[usable], values[usable]  # fails where they differ in length
             task, method, seed = (str(entry[name]) for name in ("task", "method", "seed"))
-            curve.step[0]  # fails where there is no point
-        except (TypeError, ValueError, KeyError, IndexError):
-            broken += 1
-        else:
+        except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
+            steps = values = np.empty(0)
+        curve = make_curve(steps.astype(np.int64), values)
+        if len(curve.step):
             yield Log(task, method, seed, Path(f"{file}#{index}"), {RETURNS[0]: curve})
+        else:
+            broken += 1
     if broken == len(entries):
         raise LogError("no entry has task, method, seed, xs and ys")
     if broken:

@@ -33,7 +33,7 @@ class EnvWorker:
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
     an answer, in seconds. Every method raises `WorkerError` when the worker dies or hangs,
     `EnvError` with what the environment raises, and the `ConfigError` with which it refuses to
-    start.
+    start; so do spaces and spec, for which the first look waits.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
@@ -57,9 +57,8 @@ class EnvWorker:
         """What an agent must know of the environment."""
         return Spec.of(*self._ready())
 
-    @property
-    def renders(self) -> bool:
-        """Whether images can be rendered here: found out once, by trying; a warning says why not.
+    def can_render(self) -> bool:
+        """Return whether images can be rendered here, found out once, by trying; warn why not.
 
         Trying begins an episode, so ask before `reset`.
         """
@@ -109,7 +108,7 @@ class EnvWorker:
         return tuple(answer)
 
     def render(self) -> np.ndarray:
-        """Return an image of the present state, uint8 `[H, W, 3]`; see `renders`."""
+        """Return an image of the present state, uint8 `[H, W, 3]`; see `can_render`."""
         self._send("render", None)
         return self._receive()
 

@@ -108,7 +108,7 @@ class Launcher:
             self._ray.wait(tasks, num_returns=len(tasks), timeout=ENDING)
         for run in (*self._pending.values(), *(run for _, run in self._later.values())):
             if run.state != WAITING:
-                self._change(run, DONE if run.is_complete else STOPPED)
+                self._change(run, DONE if run.is_complete() else STOPPED)
 
     def _change(self, run: Run, state: str, reason: str = "") -> None:
         run.state, run.reason = state, reason

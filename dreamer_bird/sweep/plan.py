@@ -42,9 +42,8 @@ class Run:
         """The file for what the training command prints, beside the run's folder."""
         return self.logdir.with_name(f"{self.logdir.name}.log")
 
-    @property
     def is_complete(self) -> bool:
-        """Whether the newest readable checkpoint is that of the run's end.
+        """Return whether the newest readable checkpoint is that of the run's end.
 
         The number of steps alone does not tell: a run may have stopped among its last updates.
         """
@@ -72,7 +71,7 @@ def make_plan(
             raise ConfigError(f"--tasks, --variants, --seeds: {run.name} would be there twice")
         check_logdir(run.config)
         runs[run.logdir] = run
-        if run.is_complete:
+        if run.is_complete():
             run.state = DONE
     return list(runs.values())
 

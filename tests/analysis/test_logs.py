@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from dreamer_bird.analysis import curves
+from dreamer_bird.analysis import curves, logs
 from dreamer_bird.analysis.curves import read_lines
 from dreamer_bird.analysis.logs import LogError, having, read_logs, title
 
@@ -218,6 +218,14 @@ def test_a_broken_entry_of_a_score_file_is_dropped_and_told(tmp_path):
     path = write_file(tmp_path, json.dumps(entries), "scores.json")
     with pytest.warns(UserWarning, match="dropped 3 of 4 entries"):
         assert len(read_logs([path])) == 1
+
+
+def test_a_fault_of_the_program_is_no_broken_entry(tmp_path, monkeypatch):
+    entry = {"task": "t", "method": "m", "seed": "0", "xs": [1], "ys": [1]}
+    path = write_file(tmp_path, json.dumps([entry]), "scores.json")
+    monkeypatch.setattr(logs, "make_curve", lambda steps: None)
+    with pytest.raises(TypeError):
+        read_logs([path])
 
 
 def test_a_log_is_read_once_and_in_any_depth(write_log, tmp_path):
