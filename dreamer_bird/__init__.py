@@ -9,7 +9,7 @@ __all__ = ["load", "main", "register"]
 def __getattr__(name: str) -> Any:
     """Import what the package offers when it is first asked for, so that importing it is cheap."""
     if name == "load":
-        from dreamer_bird.library import load as found
+        from dreamer_bird.policy import load as found
     elif name == "main":
         from dreamer_bird.cli import main as found
     elif name == "register":

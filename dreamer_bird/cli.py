@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from dreamer_bird.arguments import parse_flags
+from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import GAMES, TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
-from dreamer_bird.hosts import check_split, read_hosts
-from dreamer_bird.logdir import check_logdir
-from dreamer_bird.startup import quietly
+from dreamer_bird.training.hosts import check_split, read_hosts
+from dreamer_bird.training.logdir import check_logdir
+from dreamer_bird.utils.tensorflow import quietly
 
 
 class Command(NamedTuple):
@@ -78,20 +78,20 @@ def _train(arguments: list[str]) -> int:
     playing = config.envs if hosts.is_chief else 0
     if hosts.is_chief:
         check_logdir(config)
-    from dreamer_bird.workers import start_worker
+    from dreamer_bird.training.workers import start_worker
 
     with ExitStack() as stack:
         # They start while TensorFlow is imported.
         names = *(f"train {number}" for number in range(1, playing + 1)), "evaluate"
         *envs, eval_env = (stack.enter_context(start_worker(config, name)) for name in names)
         with quietly():
-            from dreamer_bird.train import train
+            from dreamer_bird.training.train import train
         train(config, hosts, envs, eval_env)
     return 0
 
 
 def _main_of(module: str) -> Callable[[list[str]], int]:
-    return lambda arguments: import_module(f"dreamer_bird.{module}").main(arguments)
+    return lambda arguments: import_module(f"dreamer_bird.commands.{module}").main(arguments)
 
 
 COMMANDS = {
@@ -103,11 +103,11 @@ COMMANDS = {
     "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
     "export": Command("write a policy as a TensorFlow SavedModel", _main_of("export")),
     "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
-    "import": Command("make a run of the public Dreamer's weights", _main_of("importing")),
+    "import": Command("make a run of the public Dreamer's weights", _main_of("import_dreamer")),
     "sweep": Command("train tasks x variants x seeds side by side", _main_of("sweep.command")),
-    "compare": Command("tables of returns, of any number of logs", _main_of("analysis.compare")),
-    "plot": Command("curves of returns or any logged key", _main_of("analysis.plot")),
-    "report": Command("one HTML page on any number of runs", _main_of("analysis.report")),
+    "compare": Command("tables of returns, of any number of logs", _main_of("compare")),
+    "plot": Command("curves of returns or any logged key", _main_of("plot")),
+    "report": Command("one HTML page on any number of runs", _main_of("report")),
 }
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from dreamer_bird.envs import OBSERVATIONS, check_task, default_action_repeat, may_terminate
 from dreamer_bird.errors import ConfigError, nearest
-from dreamer_bird.storage import replacing
+from dreamer_bird.utils.files import replacing
 
 # Beside the modules when installed, else in the root of the checkout.
 CONFIG_FILE = Path(__file__).with_name("configs.yaml")

@@ -10,10 +10,10 @@ from command_line import command
 from noise_env import SIZE, STEPS, Noise
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
 
-from dreamer_bird import seeds
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.hosts import Hosts
+from dreamer_bird.training.hosts import Hosts
+from dreamer_bird.utils import seeds
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
@@ -57,7 +57,7 @@ def _config(**flags: object) -> Config:
 @pytest.fixture(scope="session")
 def make_agent():
     """Build a tiny agent: settings as keywords, `objective__alpha=0` for `objective.alpha`."""
-    from dreamer_bird.agent import Agent
+    from dreamer_bird.agent.agent import Agent
 
     return lambda spec=SPEC, **flags: Agent(_config(**flags), spec)
 
@@ -110,8 +110,8 @@ class RunMaker:
         self._folder, self._idle, self._lent = folder, idle_agents, {}
 
     def __call__(self, check=lambda: None, folder="run", make_env=None, **flags):
-        from dreamer_bird.team import Team
-        from dreamer_bird.train import Run
+        from dreamer_bird.training.team import Team
+        from dreamer_bird.training.train import Run
 
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
         settings |= {"env.time_limit": 2 * STEPS, "env.size": SIZE, **flags}

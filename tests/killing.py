@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_bird import checkpoint
-from dreamer_bird.storage import Arrays, load_arrays
+from dreamer_bird.training import checkpoint
+from dreamer_bird.utils.files import Arrays, load_arrays
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prefill", "collect", "update", "evaluate", "save")
@@ -113,7 +113,7 @@ def _assert_equal(arrays: Arrays, others: Arrays) -> None:
 
 
 def _tell_stages(stages: str) -> None:
-    from dreamer_bird.train import Run
+    from dreamer_bird.training.train import Run
 
     def told(name, stage):
         def run_stage(run):

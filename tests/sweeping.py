@@ -56,7 +56,7 @@ class Sweep:
         return next(
             pid
             for pid, words in lines.items()
-            if "dreamer_bird.sweep.node" in words and words[-2].endswith(name)
+            if "dreamer_bird.commands.sweep.node" in words and words[-2].endswith(name)
         )
 
     def signal(self, number, group=False):

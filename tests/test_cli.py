@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_bird import cli, workers
-from dreamer_bird.arguments import parse_flags
+from dreamer_bird import cli
+from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import RULES
 from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
+from dreamer_bird.training import workers
 
 RUN = Path(__file__).parents[1] / "run.py"
 
@@ -27,7 +28,7 @@ def trained(monkeypatch):
     module = types.SimpleNamespace(
         train=lambda config, hosts, envs, eval_env: configs.append(config)
     )
-    monkeypatch.setitem(sys.modules, "dreamer_bird.train", module)
+    monkeypatch.setitem(sys.modules, "dreamer_bird.training.train", module)
     monkeypatch.setattr(workers, "start_worker", lambda config, name: nullcontext(name))
     return configs
 
@@ -164,7 +165,7 @@ def test_errors_of_a_run_are_told_without_a_traceback(
     def fail(config, hosts, envs, eval_env):
         raise error("what happened")
 
-    monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
+    monkeypatch.setattr(sys.modules["dreamer_bird.training.train"], "train", fail)
     monkeypatch.setattr(sys, "argv", ["/somewhere/dreamer-bird"])
     assert cli.main(["--logdir", str(tmp_path)]) == status
     line = capsys.readouterr().err
@@ -176,6 +177,6 @@ def test_errors_of_the_program_keep_their_traceback(trained, monkeypatch, tmp_pa
     def fail(config, hosts, envs, eval_env):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["dreamer_bird.train"], "train", fail)
+    monkeypatch.setattr(sys.modules["dreamer_bird.training.train"], "train", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["--logdir", str(tmp_path)])

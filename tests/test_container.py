@@ -11,10 +11,10 @@ import pytest
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
-from dreamer_bird.arguments import parse_flags
 from dreamer_bird.cli import COMMANDS
+from dreamer_bird.commands.arguments import parse_flags
+from dreamer_bird.commands.doctor import examine as doctor
 from dreamer_bird.config import load
-from dreamer_bird.doctor import examine as doctor
 from dreamer_bird.envs.rendering import INSTALL_COMMAND
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ import pytest
 from command_line import command
 
 import dreamer_bird
-from dreamer_bird import seeds
 from dreamer_bird.errors import ConfigError
-from dreamer_bird.evaluate import build_agent, read_snapshot
+from dreamer_bird.training.snapshot import build_agent, read_snapshot
+from dreamer_bird.utils import seeds
 
 PACKAGE = Path(dreamer_bird.__file__).parents[1]
 PROGRAM = """

@@ -13,8 +13,8 @@ import pytest
 from gymnasium.spaces import Box
 from markdown_it import MarkdownIt
 
-from dreamer_bird.arguments import Parser
 from dreamer_bird.cli import main
+from dreamer_bird.commands.arguments import Parser
 from dreamer_bird.config import load
 from dreamer_bird.envs.checks import Checked
 

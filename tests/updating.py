@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 
-from dreamer_bird import seeds
-from dreamer_bird.arguments import parse_flags
+from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import load
 from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.utils import seeds
 
 BATCH, LENGTH, ACTIONS, STATE = 4, 6, 3, 5
 
@@ -37,7 +37,7 @@ def agent_of(replicas, config, spec):
     """Return an agent whose updates so many parts of the processor share."""
     import tensorflow as tf
 
-    from dreamer_bird.agent import Agent
+    from dreamer_bird.agent.agent import Agent
 
     names = [f"CPU:{number}" for number in range(replicas)]
     several = replicas > 1

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dreamer_bird.envs.own import FACTORIES, Factory, make_own, register
+from dreamer_bird.envs.custom import FACTORIES, Factory, make_own, register
 from dreamer_bird.envs.tasks import (
     GAMES,
     OBSERVATIONS,
@@ -103,7 +103,7 @@ def _adapted(
     if kind == "own":
         env = make_own(task, factory)
     elif kind == "gym":
-        from dreamer_bird.envs.registered import make_registered
+        from dreamer_bird.envs.gym import make_registered
 
         env, limit = make_registered(task, size, shadows)
     else:

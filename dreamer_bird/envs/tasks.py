@@ -4,7 +4,7 @@ import re
 import sys
 from importlib.machinery import PathFinder
 
-from dreamer_bird.envs.own import FACTORIES, folder
+from dreamer_bird.envs.custom import FACTORIES, folder
 from dreamer_bird.errors import nearest
 
 # What `obs` selects: `image` is uint8 [size, size, 3], `state` a float32 vector.

@@ -18,7 +18,7 @@ from dreamer_bird.analysis.bands import bands, until
 from dreamer_bird.analysis.baselines import published_curves, published_scores
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
-from dreamer_bird.analysis.plot import SETTINGS, draw
+from dreamer_bird.commands.plot import SETTINGS, draw
 
 TASK = "dmc_cartpole_swingup"  # with all kinds of published results
 STEPS = np.arange(0, 100_001, 2000)

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from browser import EXECUTABLE, browse
 
-from dreamer_bird.analysis import compare, inventory, reliability
+from dreamer_bird.analysis import artifacts as inventory
+from dreamer_bird.analysis import reliability
+from dreamer_bird.analysis.artifacts import find_videos, settings_table
 from dreamer_bird.analysis.curves import Curve
-from dreamer_bird.analysis.inventory import find_videos, settings_table
 from dreamer_bird.analysis.logs import Log
-from dreamer_bird.analysis.report import render
+from dreamer_bird.commands import compare
+from dreamer_bird.commands.report import render
 
 RUN = Path(__file__).parents[2] / "run.py"
 TASKS = ("dmc_cartpole_swingup", "dmc_walker_run")

@@ -1,0 +1,182 @@
+"""Encoder, decoder, heads and actor; architecture and layer names are Dreamer's."""
+
+import math
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from dreamer_bird.agent.distributions import FixedNormal, OneHot, TanhNormal
+from dreamer_bird.agent.geometry import KERNEL, decoder_kernels, encoder_sides
+from dreamer_bird.agent.layers import Activation, Conv, Dense, TransposedConv
+from dreamer_bird.agent.standardizer import Standardizer
+
+
+class ConvEncoder(tf.Module):
+    """Images to embeddings, of size 32 * depth for images of 64x64."""
+
+    def __init__(
+        self,
+        depth: int = 32,
+        act: Activation = tf.nn.relu,
+        shape: tuple[int, int, int] = (64, 64, 3),
+        dtype: tf.DType = tf.float32,
+        standardizer: Standardizer | None = None,
+        name: str = "encoder",
+    ):
+        super().__init__(name)
+        self.standardizer = standardizer
+        sides = encoder_sides(shape[0])
+        self.layers = [
+            Conv(2**index * depth, KERNEL, act, dtype, name=f"h{index + 1}")
+            for index in range(len(sides))
+        ]
+        self.size = sides[-1] ** 2 * self.layers[-1].filters
+
+    def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return `[..., size]` from `obs["image"]` `[..., H, W, 3]` in [-0.5, 0.5]."""
+        image = obs["image"]
+        x = tf.reshape(image, tf.concat([[-1], tf.shape(image)[-3:]], 0))
+        x = tf.ensure_shape(x, [None, *image.shape[-3:]])
+        x = self.standardizer.standardize(x) if self.standardizer else x
+        for layer in self.layers:
+            x = layer(x)
+        return tf.reshape(x, tf.concat([tf.shape(image)[:-3], [self.size]], 0))
+
+
+class ConvDecoder(tf.Module):
+    """Features to images."""
+
+    def __init__(
+        self,
+        depth: int = 32,
+        act: Activation = tf.nn.relu,
+        shape: tuple[int, int, int] = (64, 64, 3),
+        dtype: tf.DType = tf.float32,
+        standardizer: Standardizer | None = None,
+        name: str = "decoder",
+    ):
+        super().__init__(name)
+        self.standardizer = standardizer
+        self.shape = shape
+        self.h1 = Dense(32 * depth, None, dtype, name="h1")
+        *kernels, last = decoder_kernels(shape[0])
+        self.layers = [
+            TransposedConv(
+                2 ** (len(kernels) - 1 - i) * depth, kernel, act, dtype, name=f"h{i + 2}"
+            )
+            for i, kernel in enumerate(kernels)
+        ]
+        name = f"h{len(kernels) + 2}"
+        self.layers.append(TransposedConv(shape[-1], last, None, dtype, name=name))
+
+    def __call__(self, features: tf.Tensor) -> FixedNormal:
+        """Return the distribution of the image `[..., *shape]` given features `[..., F]`."""
+        x = self.h1(features)
+        x = tf.reshape(x, [-1, 1, 1, self.h1.units])
+        for layer in self.layers:
+            x = layer(x)
+        x = self.standardizer.restore(x) if self.standardizer else x
+        shape = tf.concat([tf.shape(features)[:-1], self.shape], 0)
+        mean = tf.ensure_shape(tf.reshape(x, shape), [*features.shape[:-1], *self.shape])
+        return FixedNormal(mean, len(self.shape))
+
+
+class DenseEncoder(tf.Module):
+    """State vectors to embeddings."""
+
+    def __init__(
+        self,
+        layers: int,
+        units: int,
+        act: Activation = tf.nn.elu,
+        dtype: tf.DType = tf.float32,
+        name: str = "state_encoder",
+    ):
+        super().__init__(name)
+        self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
+
+    def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return `[..., units]` from `obs["state"]` `[..., S]`."""
+        x = obs["state"]
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class DenseDecoder(tf.Module):
+    """Features to a scalar or a vector: the reward, value and discount heads."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        layers: int,
+        units: int,
+        dist: str = "normal",
+        act: Activation = tf.nn.elu,
+        std: float = 1.0,
+        dtype: tf.DType = tf.float32,
+        name: str = "dense_decoder",
+    ):
+        """Take `dist`, "normal" for one of a fixed `std` or "binary" for logits."""
+        super().__init__(name)
+        self.std = std
+        self.shape = tuple(shape)
+        self.dist = {"normal": self._normal, "binary": self._binary}[dist]
+        self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
+        self.hout = Dense(math.prod(self.shape), None, dtype, name="hout")
+
+    def __call__(self, features: tf.Tensor) -> FixedNormal | tfd.Distribution:
+        """Return the distribution over `[..., *shape]` given features `[..., F]`."""
+        x = tf.reshape(features, [-1, features.shape[-1]])
+        for layer in self.layers:
+            x = layer(x)
+        x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
+        return self.dist(tf.cast(x, tf.float32))
+
+    def _normal(self, mean: tf.Tensor) -> FixedNormal:
+        return FixedNormal(mean, len(self.shape), self.std)
+
+    def _binary(self, logits: tf.Tensor) -> tfd.Distribution:
+        return tfd.Independent(tfd.Bernoulli(logits), len(self.shape))
+
+
+class ActionDecoder(tf.Module):
+    """Features to a distribution over actions: the policy."""
+
+    def __init__(
+        self,
+        size: int,
+        layers: int,
+        units: int,
+        dist: str = "tanh_normal",
+        act: Activation = tf.nn.elu,
+        min_std: float = 1e-4,
+        init_std: float = 5.0,
+        mean_scale: float = 5.0,
+        dtype: tf.DType = tf.float32,
+        name: str = "actor",
+    ):
+        """Take `dist`, "tanh_normal" for actions in [-1, 1] or "onehot" for discrete ones."""
+        super().__init__(name)
+        self.min_std = min_std
+        self.raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus gives init_std
+        self.mean_scale = mean_scale
+        self.dist, outputs = {
+            "tanh_normal": (self._tanh_normal, 2 * size),
+            "onehot": (OneHot, size),
+        }[dist]
+        self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
+        self.hout = Dense(outputs, None, dtype, name="hout")
+
+    def __call__(self, features: tf.Tensor) -> TanhNormal | OneHot:
+        """Return the policy's distribution over actions `[..., size]` given features `[..., F]`."""
+        x = features
+        for layer in self.layers:
+            x = layer(x)
+        return self.dist(tf.cast(self.hout(x), tf.float32))
+
+    def _tanh_normal(self, x: tf.Tensor) -> TanhNormal:
+        mean, std = tf.split(x, 2, -1)
+        mean = self.mean_scale * tf.tanh(mean / self.mean_scale)
+        std = tf.nn.softplus(std + self.raw_init_std) + self.min_std
+        return TanhNormal(mean, std)

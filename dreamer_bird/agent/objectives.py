@@ -1,0 +1,114 @@
+"""The three actor objectives, and the losses that they share.
+
+Times of one imagined rollout of H steps; the start state s_0 is the posterior of a real step:
+
+    state     s_0  --a_0-->  s_1  --a_1-->  ...  s_{H-1}  --a_{H-1}-->  s_H
+    entropy   e_0            e_1                 e_{H-1}
+    reward                   r_1                 r_{H-1}                r_H
+    value                    v_1                 v_{H-1}                v_H
+    return                   V_1                 V_{H-1}   (bootstrapped by v_H)
+
+Equation numbers are those of the BIRD paper (NeurIPS 2020).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from dreamer_bird.agent.replicas import batch_mean
+from dreamer_bird.agent.returns import discount_weights, lambda_return
+
+
+class Imagined(NamedTuple):
+    """What a batch of N imagined rollouts offers to the objectives, float32 and time-major."""
+
+    start: tf.Tensor  # real discount of s_0, 0 where its episode had ended, [N]
+    reward: tf.Tensor  # r_1..r_H, [H, N]
+    value: tf.Tensor  # v_1..v_H, [H, N]
+    discount: tf.Tensor  # g_1..g_H, [H, N]
+    entropy: tf.Tensor  # of the policy at s_0..s_{H-1}, [H, N]; s_0 is a real state
+    log_prob: tf.Tensor  # log p(z_h | prior_h) of s_1..s_H, [H, N]
+    gamma: float  # the discount of a state that is certainly not terminal
+
+    @property
+    def share(self) -> tf.Tensor:
+        """How much each rollout counts in means over the batch, `[N]`: nothing follows a terminal
+        state, so one that starts there counts nothing, and the others average 1.
+        """
+        return self.start / tf.maximum(batch_mean(tf.reduce_mean(self.start)), 1e-8)
+
+
+class Terms(NamedTuple):
+    """Where the variants differ."""
+
+    reward: tf.Tensor  # reward used in V, [H-1, N]
+    weight: tf.Tensor  # weight of a rollout, [N] or a scalar
+    bonus: tf.Tensor  # added to what the actor maximises, a scalar
+
+
+def dreamer(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
+    """Return the plain value expansion (Eq. 6, 7)."""
+    return Terms(imagined.reward[:-1], tf.ones([]), tf.zeros([]))
+
+
+def bird(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
+    """Return rollouts weighted by confidence, and the policy entropy at real states (Eq. 8-10)."""
+    weight = confidence_weights(imagined.log_prob, imagined.share, confidence_clip)
+    bonus = alpha * tf.reduce_mean(imagined.share * imagined.entropy[0])
+    return Terms(imagined.reward[:-1], weight, bonus)
+
+
+def soft_bird(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
+    """Return rewards with the policy entropy at imagined states added (Eq. 11, 12).
+
+    As far as they are not terminal: nobody acts in a state that ends the episode.
+    """
+    alive = imagined.discount[:-1] / imagined.gamma
+    soft_reward = imagined.reward[:-1] + alpha * alive * imagined.entropy[1:]
+    return Terms(soft_reward, tf.ones([]), tf.zeros([]))
+
+
+OBJECTIVES: dict[str, Callable[[Imagined, float, float], Terms]] = {
+    "dreamer": dreamer,
+    "bird": bird,
+    "soft_bird": soft_bird,
+}
+
+
+def confidence_weights(log_prob: tf.Tensor, share: tf.Tensor, clip: float) -> tf.Tensor:
+    """Return weights `[N]` around 1: the standardised log probability of each rollout, clipped.
+
+    They weigh the gradient of Eq. 10 and are never differentiated themselves. Mean and deviation
+    are over the rollouts that count, by their `share` `[N]`; the others have weight 1.
+    """
+    confidence = tf.stop_gradient(tf.reduce_sum(log_prob, 0))
+    centred = confidence - batch_mean(tf.reduce_mean(share * confidence))
+    # Again: the first mean rounds, and may do so by more than 1e-4.
+    centred -= batch_mean(tf.reduce_mean(share * centred))
+    # A batch whose rollouts are all equally likely gets weight 1, not a division by zero.
+    scale = tf.math.rsqrt(batch_mean(tf.reduce_mean(share * tf.square(centred))) + 1e-8)
+    weights = tf.clip_by_value(1 + centred * scale, 1 - clip, 1 + clip)
+    return tf.where(share > 0, weights, 1.0)
+
+
+def actor_value_losses(
+    imagined: Imagined, terms: Terms, lambda_: float, weight_value_loss: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the losses of actor and value, both scalars.
+
+    actor_loss = -mean(w * d * V) - bonus  and  value_loss = -mean(u * d * log N(V; v, 1)), where
+    d is the discount from the start state on, the start's own included.
+    """
+    discount = imagined.discount[:-1]
+    returns = lambda_return(terms.reward, imagined.value, discount, lambda_)
+    # The policy must not learn to end episodes earlier or later to change these weights.
+    decay = imagined.share * tf.stop_gradient(discount_weights(discount))
+    actor_loss = -tf.reduce_mean(terms.weight * decay * returns) - terms.bonus
+    # The value moves towards the return, not the return towards the value.
+    error = imagined.value[:-1] - tf.stop_gradient(returns)
+    negative_log_prob = 0.5 * (tf.square(error) + math.log(2 * math.pi))
+    value_weight = terms.weight if weight_value_loss else 1.0
+    value_loss = tf.reduce_mean(value_weight * decay * negative_log_prob)
+    return actor_loss, value_loss

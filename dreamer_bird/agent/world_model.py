@@ -1,0 +1,184 @@
+"""The world model: what it learns from real sequences, and what it imagines."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from dreamer_bird.agent.distributions import OneHot, TanhNormal, split_seed
+from dreamer_bird.agent.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+from dreamer_bird.agent.replicas import batch_mean, own_draw
+from dreamer_bird.agent.rssm import RSSM, State
+
+ERROR_HORIZON = 15  # agent steps that the model error looks ahead
+
+# Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T], and
+# first, bool [B, T], where sequences go on from one episode into the next.
+Batch = dict[str, tf.Tensor]
+Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
+
+
+class WorldModel(tf.Module):
+    """Encoders, latent dynamics and the heads that predict observations, rewards and discounts."""
+
+    def __init__(
+        self,
+        encoders: dict[str, ConvEncoder | DenseEncoder],
+        rssm: RSSM,
+        decoders: dict[str, ConvDecoder | DenseDecoder],
+        reward: DenseDecoder,
+        discount: DenseDecoder | None,
+        gamma: float,
+    ):
+        """Take the networks, encoders and decoders by the name of their observation.
+
+        Without a discount head every state's discount is `gamma`.
+        """
+        super().__init__("world_model")
+        self.encoders = encoders
+        self.rssm = rssm
+        self.decoders = decoders
+        self.reward = reward
+        self.discount = discount
+        self.gamma = gamma
+
+    def embed(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return the embeddings of all observations, one after another, `[..., E]`."""
+        return tf.concat([encoder(obs) for encoder in self.encoders.values()], -1)
+
+    def loss(
+        self,
+        batch: Batch,
+        seed: tf.Tensor,
+        free_nats: float,
+        kl_scale: float,
+        discount_scale: float,
+        decoded: int | None = None,
+    ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
+        """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9).
+
+        Observations are decoded at `decoded` steps of each sequence, drawn at random: an unbiased
+        estimate of their loss. None: at all of them.
+        """
+        embed, first = self.embed(batch), batch.get("first")
+        post, prior = self.rssm.observe(embed, batch["action"], seed=seed, first=first)
+        feat = self.rssm.get_feat(post)
+        post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
+        kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
+        # Below the free nats, of which the whole batch decides, it is a constant.
+        div = tf.where(batch_mean(tf.stop_gradient(kl)) > free_nats, kl, free_nats)
+        seen = {"feat": feat} | {key: batch[key] for key in self.decoders}
+        seen = some_steps(seen, decoded, seed)
+        losses = {
+            f"{key}_loss": -tf.reduce_mean(decoder(seen["feat"]).log_prob(seen[key]))
+            for key, decoder in self.decoders.items()
+        }
+        losses["reward_loss"] = -tf.reduce_mean(self.reward(feat).log_prob(batch["reward"]))
+        if self.discount:
+            target = self.gamma * batch["discount"]
+            log_prob = tf.reduce_mean(self.discount(feat).log_prob(target))
+            losses["discount_loss"] = -discount_scale * log_prob
+        loss = kl_scale * div + tf.add_n(list(losses.values()))
+        metrics = {
+            **losses,
+            "model_loss": loss,
+            "div": div,
+            "kl": kl,
+            "prior_ent": tf.reduce_mean(prior_dist.entropy()),
+            "post_ent": tf.reduce_mean(post_dist.entropy()),
+        }
+        return loss, post, metrics
+
+    def imagine(
+        self, policy: Policy, start: State, horizon: int, seed: tf.Tensor
+    ) -> tuple[State, dict[str, tf.Tensor]]:
+        """Roll the policy out from N start states, without observations.
+
+        Args:
+            policy: maps features `[N, F]` to a distribution over actions.
+            start: N states, `[N, ...]`.
+            horizon: number of steps, H.
+            seed: of all samples, `[2]`.
+
+        Returns:
+            The imagined states `[H, N, ...]`, the start states not among them, and the policy's
+            entropies `[H, N]` at the states acted from, the start states first: `gaussian`, before
+            the tanh, and `tanh`, estimated from the action taken.
+        """
+        entropies = {key: tf.zeros(tf.shape(start["deter"])[:1]) for key in ("gaussian", "tanh")}
+
+        def step(carry: tuple, seed: tf.Tensor) -> tuple:
+            state, _ = carry
+            action_seed, state_seed = tf.unstack(tf.random.split(seed))
+            # The actor learns through the actions' effect, not by changing what it looks at.
+            dist = policy(tf.stop_gradient(self.rssm.get_feat(state)))
+            entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_seed)}
+            return self.rssm.img_step(state, dist.sample(action_seed), state_seed), entropies
+
+        return tf.scan(step, split_seed(seed, horizon), (start, entropies))
+
+    def discounts(self, feat: tf.Tensor) -> tf.Tensor:
+        """Return the expected discount of states with features `[..., F]`, `[...]`."""
+        if self.discount:
+            return self.discount(feat).mean()
+        return tf.fill(tf.shape(feat)[:-1], self.gamma)
+
+    def log_prob(self, state: State) -> tf.Tensor:
+        """Return log p(z | prior) of sampled states under the priors they came from, `[...]`."""
+        return self.rssm.get_dist(state).log_prob(state["stoch"])
+
+    def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
+        """Return images `[B, T, H, W, 3]`: reconstructions of the first `context` steps, then
+        open-loop predictions by the prior with the real actions.
+        """
+        seen, ahead = tf.unstack(split_seed(seed, 2))
+        embed = self.embed({key: batch[key][:, :context] for key in self.encoders})
+        post, _ = self.rssm.observe(embed, batch["action"][:, :context], seed=seen)
+        last = {key: value[:, -1] for key, value in post.items()}
+        prior = self.rssm.imagine(batch["action"][:, context:], last, seed=ahead)
+        states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
+        return self.decoders["image"](self.rssm.get_feat(states)).mode()
+
+    def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
+        """Return how far predicted latent states are from encoded ones, `[H]`, h steps ahead.
+
+        From the posterior of each step t of a real sequence the prior predicts the states at
+        t + 1 ... t + H with the real actions and no observations. The error is the Euclidean
+        distance between the mean of its stochastic state and that of the posterior, which has seen
+        all observations until then; the mean over all sequences and all t from which H steps fit. H
+        is `ERROR_HORIZON`, or T - 1 for a shorter sequence.
+
+        The stochastic state is what prior and posterior both are distributions of; the
+        deterministic one is never encoded from an observation. States are sampled on the way, as in
+        imagination, but means are compared: between samples most of the distance would be noise.
+        """
+        seen, ahead = tf.unstack(split_seed(seed, 2))
+        post, _ = self.rssm.observe(self.embed(batch), batch["action"], seed=seen)
+        length = batch["action"].shape[1]
+        horizon = min(ERROR_HORIZON, length - 1)
+        starts = tf.range(length - horizon)
+        times = starts[:, None] + tf.range(1, horizon + 1)
+
+        def windows(x: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(tf.gather(x, times, axis=1), [-1, horizon, x.shape[-1]])
+
+        start = {
+            key: tf.reshape(tf.gather(value, starts, axis=1), [-1, value.shape[-1]])
+            for key, value in post.items()
+        }
+        prior = self.rssm.imagine(windows(batch["action"]), start, seed=ahead)
+        distance = tf.norm(prior["mean"] - windows(post["mean"]), axis=-1)
+        return tf.reduce_mean(distance, 0)
+
+
+def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
+    """Return `count` steps of each sequence, `[B, T, ...] -> [B, count, ...]`, drawn at random
+    without replacement, the same of all tensors; all steps in their order if None.
+    """
+    if count is None:
+        return sequences
+    shape = tf.shape(next(iter(sequences.values())))[:2]
+    seed = tf.random.experimental.stateless_fold_in(seed, 0)
+    scores = own_draw(lambda shape: tf.random.stateless_uniform(shape, seed), shape, axis=0)
+    steps = tf.math.top_k(scores, count).indices
+    return {key: tf.gather(value, steps, batch_dims=1) for key, value in sequences.items()}

@@ -1,0 +1,96 @@
+"""Flags: those of training come from configs.yaml, those of other commands from their parsers."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dreamer_bird.config import RULES, Rule
+from dreamer_bird.errors import ConfigError, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """The standard parser, with the program's way to refuse: one line, and the valid choices."""
+
+    def __init__(self, command: str, description: str):
+        """Take the name of the command and one sentence on what it does."""
+        program = f"{Path(sys.argv[0]).name} {command}"
+        super().__init__(prog=program, description=description, allow_abbrev=False)
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """Return the values; ConfigError names a flag or word that cannot be used."""
+        if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
+            raise ConfigError("an argument is empty: is a variable of the shell not set?")
+        values, unknown = self.parse_known_intermixed_args(arguments)
+        for word in unknown:
+            flag = word.partition("=")[0]
+            if flag.startswith("--"):
+                raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], self._names(), '--')}")
+            raise ConfigError(f"unexpected {word}: flags are written --name value")
+        return values
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError instead of printing the usage."""
+        argument, prefix, rest = message.rpartition("argument ")
+        if not argument and prefix:  # "argument --at: x: what is wrong", as argparse words it
+            message = rest.replace(": ", " ", 1)
+        raise ConfigError(message)
+
+    def _names(self) -> list[str]:
+        return [
+            name[2:] for action in self._actions for name in action.option_strings if "--" in name
+        ]
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
+
+    def convert(text: str) -> int:
+        try:
+            return Rule(int, low, RULES["seed"].high).convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+    return convert
+
+
+def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
+    """Raise ConfigError for a file of another kind or where none can be written; make nothing."""
+    if path.suffix not in suffixes:
+        raise ConfigError(f"{flag} {path}: must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a folder")
+    # Folders that are missing are made when there is something to write.
+    folder = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    if not folder.is_dir():
+        raise ConfigError(f"{flag} {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path}: no permission to write in {folder}")
+
+
+def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split ``--name value``, ``--name=value`` and ``--configs a b`` into flags and presets.
+
+    ConfigError names a flag that does not exist or that lacks its value.
+    """
+    flags, presets, words = {}, [], list(arguments)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        name = flag.lstrip("-")
+        if not flag.startswith("-"):
+            raise ConfigError(f"unexpected {flag}: flags are written --name value")
+        if flag != f"--{name}" or name not in (*RULES, "configs"):
+            known = (*RULES, "configs", "help", "version")
+            raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
+        values = [value] if equals else []
+        while words and not words[0].startswith("--") and (name == "configs" or not values):
+            values.append(words.pop(0))
+        if not values:
+            raise ConfigError(f"--{name}: needs a value")
+        if name == "configs":
+            presets += ",".join(values).split(",")
+        else:
+            flags[name] = values[0]
+    return flags, presets

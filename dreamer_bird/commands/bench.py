@@ -1,0 +1,236 @@
+"""The command `bench`: how fast this machine trains, and where the time goes."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dreamer_bird.agent.flops import flops_per_step
+from dreamer_bird.commands.arguments import Parser, parse_flags, whole
+from dreamer_bird.config import Config, load
+from dreamer_bird.envs import OBSERVATIONS
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.errors import RunError
+from dreamer_bird.training.workers import start_worker
+from dreamer_bird.utils import seeds
+from dreamer_bird.utils.tensorflow import quietly, use_threads
+
+BLOCKS = 10  # of updates, in a whole run
+FRAMES = 100  # rendered alone
+STATE = 6  # dimensions of the random batch's state
+PRODUCT = 2048  # rows and columns of the matrices multiplied
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what is asked for and print a table, or with --json one object as the last line."""
+    flags, settings = _parse(arguments)
+    config = load(*parse_flags(settings))
+    with quietly():
+        from dreamer_bird.agent.precision import resolve_precision
+    use_threads(config.threads, flops_per_step(config, spec_of(config)))
+    config = config.replace(precision=resolve_precision(config.precision))
+    figures = {"precision": config.precision}
+    for name, measure in _PARTS.items():
+        if flags.part in (name, "all"):
+            figures |= measure(config, flags.steps)
+    if flags.json:
+        print(json.dumps(figures, allow_nan=False))
+    else:
+        _show(figures)
+    return 0
+
+
+def spec_of(config: Config) -> Spec:
+    """Return what an environment would tell of itself, with one action and a short state."""
+    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
+    return Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+
+
+def measure_step(config: Config, steps: int) -> dict[str, float]:
+    """Time training steps on a random batch, and this machine's largest matrix product."""
+    from dreamer_bird.agent.agent import Agent
+
+    spec = spec_of(config)
+    # Whole updates, the actor's part of them too, from the first one on.
+    agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
+    rng = np.random.default_rng(0)
+    shape = (config.replay.batch, config.replay.length)
+    frames = {
+        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
+    }
+    batch = {
+        **{key: frames[key]((*shape, *size)) for key, size in spec.observation.items()},
+        "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
+        "reward": rng.uniform(size=shape).astype(np.float32),
+        "discount": np.ones(shape, np.float32),
+    }
+
+    def step(number: int) -> None:
+        metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
+        metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
+
+    step(0)
+    first = _since_the_process_began()
+    seconds = [_timed(partial(step, number)) for number in range(1, steps + 1)]
+    operations, fastest = flops_per_step(config, spec), _matmul_gflops(config.precision)
+    return {
+        "step_s_median": float(np.median(seconds)),
+        "step_s_min": min(seconds),
+        "first_step_s": first,
+        "flops_per_step": operations,
+        "matmul_gflops": fastest,
+        "flops_share": operations / np.median(seconds) / fastest / 1e9,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measure_env(config: Config, steps: int) -> dict[str, float]:
+    """Time agent steps of the environment alone: physics, rendering and the worker's pipe."""
+    with start_worker(config, "bench") as env:
+        action, seconds, ended = env.spec.idle_action(), [], True
+        while len(seconds) <= FRAMES:
+            if ended:
+                env.reset(len(seconds))
+            start = time.perf_counter()
+            *_, terminated, truncated = env.step(action)
+            seconds.append(time.perf_counter() - start)
+            ended = terminated or truncated
+        seconds = seconds[1:]  # The first frame sets the renderer up.
+    return {"render_ms": 1000 * float(np.median(seconds))}
+
+
+def measure_run(config: Config, steps: int) -> dict[str, float]:
+    """Time a whole run in a process of its own, from the end of its second block of updates on.
+
+    Its episodes are cut to the steps between blocks, or else to a sequence, so that a game that
+    lasts for a hundred thousand frames is no reason to wait.
+    """
+    every, repeat = config.train.every, config.env.action_repeat
+    limit = min(config.env.time_limit, max(every, config.replay.length * repeat))
+    flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
+    flags |= {"train.prefill_steps": 0, "actor.learning_starts": 0}
+    flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS
+    _, start, *blocks = _run(flags)
+    env_steps = blocks[-1]["step"] - start["step"]
+    parts = Counter()
+    for block in blocks:
+        parts.update({key: block[key] for key in block if key.startswith("seconds")})
+    # Not by "fps", which of several blocks at one step the first alone has.
+    wall = sum(value for key, value in parts.items() if key.startswith("seconds/"))
+    train = parts["seconds/train"]
+    render = parts["seconds/render"] + parts["seconds/wait"]
+    act = parts["seconds/act"] + parts["seconds_beside/act"]
+    return {
+        "env_steps_per_s": env_steps / wall,
+        "act_ms": 1000 * act * repeat / env_steps,
+        "replay_ms": 1000 * parts["seconds/replay"] / (len(blocks) * config.train.updates),
+        "share_train": train / wall,
+        "share_render": render / wall,
+        "share_other": 1 - (train + render) / wall,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+
+
+def _run(flags: dict[str, object]) -> list[dict[str, float]]:
+    """Return the logged lines of the update blocks of a run that leaves nothing behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = flags | {"logdir": f"{folder}/run"}
+        words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
+        code = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
+        lines = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
+        return [line for line in lines if "model_loss" in line]
+
+
+_PARTS: dict[str, Callable[[Config, int], dict[str, float]]] = {
+    "step": measure_step,
+    "env": measure_env,
+    "run": measure_run,
+}
+
+_MEANINGS = {
+    "precision": "of matrix products and convolutions",
+    "step_s_median": "seconds of a training step, median",
+    "step_s_min": "the same, fastest",
+    "first_step_s": "seconds from the start of this process to the end of its first training step",
+    "flops_per_step": "operations of a training step",
+    "matmul_gflops": f"GFLOP/s of a matrix product of {PRODUCT} rows and columns",
+    "flops_share": "share of that speed which the training step reaches",
+    "render_ms": "milliseconds of an agent step of the environment: physics, rendering, worker",
+    "env_steps_per_s": "environment steps per second of a whole run",
+    "act_ms": "milliseconds of the policy for an agent step",
+    "replay_ms": "milliseconds that a training step waits for its batch, episodes written included",
+    "share_train": "share of the run's time that is training",
+    "share_render": "share that is environment and rendering, or waiting for what plays ahead",
+    "share_other": "share that is anything else: acting, replay, logs, evaluation, checkpoints",
+    "peak_rss_mb": "MB of memory at most, of the last part measured",
+}
+
+
+def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    parser = Parser("bench", "Measure how fast this machine trains with any preset and settings.")
+    add = parser.add_argument
+    add("--part", choices=(*_PARTS, "all"), default="all", help="what to measure (all)")
+    add("--steps", type=whole(1), default=5, help="training steps to time (5)")
+    add("--json", action="store_true", help="print one JSON object")
+    parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
+    return parser.parse_known_args(arguments)
+
+
+def _timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _since_the_process_began() -> float:
+    """Return seconds; of Linux alone, elsewhere those since this module was imported."""
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return time.monotonic() - _IMPORTED
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # after the system's start
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+_IMPORTED = time.monotonic()
+
+
+def _matmul_gflops(precision: str) -> float:
+    import tensorflow as tf
+
+    one, other = tf.cast(tf.random.stateless_normal((2, PRODUCT, PRODUCT), (0, 0)), precision)
+    # Two beside each other, since one alone may have but one of the threads (`use_threads`).
+    product = tf.function(lambda: tf.reduce_sum(one @ other) + tf.reduce_sum(other @ one))
+    product()
+    return 4 * PRODUCT**3 / min(_timed(lambda: product().numpy()) for _ in range(8)) / 1e9
+
+
+def _show(figures: dict[str, float]) -> None:
+    table = Table(box=None, show_header=False)
+    table.add_column(justify="right")
+    for name, value in figures.items():
+        shown = f"{value:,.0f}" if name == "flops_per_step" else value
+        shown = f"{shown:.3g}" if isinstance(shown, float) else str(shown)
+        table.add_row(shown, name, _MEANINGS[name], end_section=False)
+    Console(highlight=False).print(table)

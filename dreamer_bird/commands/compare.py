@@ -1,0 +1,71 @@
+"""The command `compare`: tables of returns, or of any logged key, of any number of logs."""
+
+import argparse
+import json
+import math
+
+from rich.console import Console
+
+from dreamer_bird.analysis.baselines import is_baselines, published_scores
+from dreamer_bird.analysis.comparison import Question, compare_logs
+from dreamer_bird.analysis.logs import having, read_logs
+from dreamer_bird.analysis.tables import WIDTH, show, show_published
+from dreamer_bird.commands.arguments import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the comparison that the command line asks for."""
+    flags = _parse(arguments)
+    paths = [path for path in flags.paths if not is_baselines(path)]
+    console = Console(width=None if Console().is_terminal else WIDTH, highlight=False, markup=False)
+    if flags.paths and not paths:
+        scores = [score._asdict() for score in published_scores()]
+        if flags.json:
+            print(json.dumps({"published": scores}))
+        else:
+            show_published(scores, console)
+        return 0
+    asked = flags.at, flags.scores, flags.against, flags.key, not flags.no_baselines
+    comparison = compare_logs(having(read_logs(paths), flags.key), Question(*asked))
+    if flags.json:
+        print(json.dumps(comparison, allow_nan=False))
+    else:
+        show(comparison, console)
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser("compare", "Print tables of returns, or of any logged key, of logs.")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help="logdirs, folders of them, metrics.jsonl or score files, or baselines; "
+        "NAME is the method they are shown as",
+    )
+    parser.add_argument("--at", type=_steps, default=(), help="environment steps, as 1e5,5e5,1e6")
+    parser.add_argument(
+        "--scores", type=_numbers, default=(), help="scores to reach from below, as 500,800"
+    )
+    parser.add_argument("--against", metavar="METHOD", help="the method to compare others with")
+    parser.add_argument("--key", help="the logged key to compare instead of returns")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--no-baselines", action="store_true", help="leave out published returns")
+    return parser.parse(arguments)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"{text}: must be numbers with commas between them")
+    return numbers
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    numbers = _numbers(text)
+    if any(number != int(number) or not 1 <= number < 2**53 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text}: steps must be whole numbers from 1 to 2**53")
+    return tuple(sorted({int(number) for number in numbers}))

@@ -1,0 +1,137 @@
+"""What `doctor` tries in processes of their own: a training step, and frames of the environment."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+
+from dreamer_bird.agent.flops import flops_per_step
+from dreamer_bird.commands.arguments import parse_flags
+from dreamer_bird.commands.bench import measure_step, spec_of
+from dreamer_bird.commands.doctor.findings import Frames, Probe
+from dreamer_bird.config import Config, load
+from dreamer_bird.envs import environment
+from dreamer_bird.envs.rendering import BACKENDS
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import RunError
+from dreamer_bird.utils.machine import memory_taken
+from dreamer_bird.utils.tensorflow import use_threads
+
+PATIENCE = 900  # seconds; the first training step is traced, and may have other runs beside it
+STEPS = 20  # of the environment
+
+
+def try_training(settings: list[str]) -> Probe:
+    """Have another process load TensorFlow and train a step; whatever becomes of it is told."""
+    code = "import sys; from dreamer_bird.commands.doctor.trials import probe; probe(sys.argv[1:])"
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *settings],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(None, None, f"no answer within {PATIENCE} s")
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    seen, training = (*answers, None, None)[:2]
+    error = _cause(done.returncode, done.stderr) if done.returncode else ""
+    return Probe(seen, training, error)
+
+
+def probe(settings: list[str]) -> None:
+    """Print a JSON object on what TensorFlow sees here, then one on a training step."""
+    config = load(*parse_flags(settings))
+    import tensorflow as tf
+
+    from dreamer_bird.agent.precision import resolve_precision
+
+    use_threads(config.threads, flops_per_step(config, spec_of(config)))
+    devices = tf.config.list_physical_devices("GPU")
+    details = map(tf.config.experimental.get_device_details, devices)
+    gpus = [
+        (each.get("device_name", "GPU"), "{}.{}".format(*each.get("compute_capability", "??")))
+        for each in details
+    ]
+    auto, chosen = resolve_precision("auto"), resolve_precision(config.precision)
+    seen = {"version": tf.__version__, "gpus": gpus, "precision": chosen, "auto": auto}
+    print(json.dumps(seen), flush=True)
+    print(json.dumps(_train(config.replace(precision=chosen))), flush=True)
+
+
+def try_environment(config: Config) -> Frames:
+    """Play some agent steps in a worker, as training does."""
+    make = environment(config.task, obs=config.obs, **config.env)
+    try:
+        with EnvWorker("doctor", partial(_telling, make), config.worker.timeout) as env:
+            env.reset(0)
+            action = env.spec.idle_action()
+            env.step(action)  # the first frame sets the renderer up
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                _, _, terminated, truncated = env.step(action)
+                if terminated or truncated:
+                    env.reset(0)
+            milliseconds = 1000 * (time.perf_counter() - start) / STEPS
+            return Frames(*env.render(), milliseconds)
+    except RunError as error:
+        return Frames("", "", 0, 0, _error_line(str(error)))
+
+
+class _Renderer(gymnasium.Wrapper):
+    """An environment whose `render` tells of its process instead of drawing an image."""
+
+    def render(self) -> tuple[str, str, float]:
+        """Return the OpenGL in use, how it calls itself, and the most memory taken, in bytes."""
+        backend, name = os.environ.get("MUJOCO_GL", ""), ""
+        if self.env.render_mode and backend in BACKENDS:
+            import mujoco
+
+            context = mujoco.GLContext(64, 64)
+            context.make_current()
+            from OpenGL import GL
+
+            name = GL.glGetString(GL.GL_RENDERER).decode()
+        return backend, name, memory_taken()
+
+
+def _telling(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    return _Renderer(make())
+
+
+def _train(config: Config) -> dict[str, float]:
+    from dreamer_bird.agent.agent import Agent
+
+    step, taken, spec = measure_step(config, steps=1), memory_taken(), spec_of(config)
+    # With an overlap a checkpoint holds a copy of the policy too.
+    agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
+    saved = [variable for agent in agents for variable in agent.named_variables().values()]
+    return {
+        "step_s": step["step_s_median"],
+        "learner_bytes": taken,
+        "checkpoint_bytes": sum(v.shape.num_elements() * v.dtype.size for v in saved),
+    }
+
+
+def _cause(returncode: int, stderr: str) -> str:
+    if returncode >= 0:
+        return _error_line(stderr)
+    name = signal.Signals(-returncode).name
+    return f"ended by {name}" + "; was memory short?" * (name == "SIGKILL")
+
+
+def _error_line(text: str) -> str:
+    """Return the last line that names an exception, else the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or ["it says nothing"])[-1]

@@ -1,0 +1,113 @@
+"""The command `export`: a TensorFlow SavedModel that acts without this package."""
+
+import os
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dreamer_bird.commands.arguments import Parser
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
+from dreamer_bird.utils import seeds
+from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.tensorflow import quietly
+
+if TYPE_CHECKING:
+    from dreamer_bird.agent.agent import Agent
+
+CHECKED_STEPS = 10
+TOLERANCE = 1e-5  # of actions, on the machine that wrote it
+
+
+def main(arguments: list[str]) -> int:
+    """Write a run's policy in float32 as a SavedModel and check that it acts the same; return 0."""
+    flags = _parse(arguments)
+    snapshot = read_snapshot(flags.logdir, flags.checkpoint)
+    parent = flags.out.absolute().parent
+    if flags.out.exists():
+        raise ConfigError(f"--out {flags.out}: exists already")
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
+    # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
+    config = snapshot.config.replace(precision="float32")
+    agent = build_quietly(snapshot._replace(config=config))
+    # Whole or not at all, as everything that is written.
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+        made = Path(folder, "model")
+        save(agent, snapshot, made)
+        difference = compare(agent, snapshot, made)
+        if difference > TOLERANCE:
+            raise RunError(f"{flags.out}: not written, its actions differ by {difference:.2g}")
+        made.rename(flags.out)
+    print(f"{flags.out}: actions differ by at most {difference:.1g} over {CHECKED_STEPS} steps")
+    return 0
+
+
+def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
+    """Write a SavedModel with `initial(batch_size)` and `act(obs, state, seed)`.
+
+    `obs` and `state` are as those of `Agent.policy`, with any batch size `[B, ...]`; `act` returns
+    the mode of the policy, `[B, A]`, and the next state.
+    """
+    import tensorflow as tf
+
+    model = agent.world_model
+    exported = tf.Module("policy")
+    exported.networks = [*model.encoders.values(), model.rssm, agent.actor]
+    batch_size = tf.TensorSpec([], tf.int32, "batch_size")
+    exported.initial = tf.function(agent.initial, input_signature=[batch_size])
+
+    def act(obs: dict, state: tuple, seed: tf.Tensor) -> tuple:
+        return agent.policy.python_function(obs, state, seed, False)
+
+    obs = {
+        key: tf.TensorSpec([None, *shape], tf.uint8 if key == "image" else tf.float32, key)
+        for key, shape in snapshot.spec.observation.items()
+    }
+    state = tf.nest.map_structure(
+        lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), agent.initial(1)
+    )
+    signature = [obs, state, tf.TensorSpec([2], tf.int32, "seed")]
+    exported.act = tf.function(act, input_signature=signature, autograph=False)
+    with quietly():
+        tf.saved_model.save(exported, str(folder))
+
+
+def compare(agent: "Agent", snapshot: Snapshot, folder: Path) -> float:
+    """Return how far actions of the SavedModel are at most from the agent's, on random inputs."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    rng = np.random.default_rng(0)
+    state, theirs = agent.initial(2), loaded.initial(2)
+    largest = 0.0
+    for step in range(CHECKED_STEPS):
+        obs = _random_observations(snapshot.spec, rng)
+        seed = seeds.stateless(0, "export", step)
+        action, state = agent.policy(obs, state, seed, False)
+        other, theirs = loaded.act(obs, theirs, seed)
+        largest = max(largest, float(np.abs(action - other).max()))
+    return largest
+
+
+def _random_observations(spec: Spec, rng: np.random.Generator) -> Arrays:
+    draw = {
+        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
+    }
+    return {key: draw[key]((2, *shape)) for key, shape in spec.observation.items()}
+
+
+def _parse(arguments: list[str]) -> Namespace:
+    parser = Parser(
+        "export", "Write a trained policy as a SavedModel that acts without this package."
+    )
+    add = parser.add_argument
+    add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
+    add("--out", type=Path, required=True, help="folder to write, which must not exist")
+    add("--checkpoint", type=Path, help="file of an older checkpoint of this run")
+    return parser.parse(arguments)

@@ -1,0 +1,221 @@
+"""The command `import`: a run that begins with weights which the public Dreamer has saved.
+
+Its `variables.pkl` holds, without names: the step, the weights of each network in the order of
+`layout`, and among them scalars, the running means of its metrics.
+"""
+
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from dreamer_bird.commands.arguments import Parser, parse_flags
+from dreamer_bird.commands.pickles import read_arrays
+from dreamer_bird.config import RULES, Config, load
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.training import checkpoint
+from dreamer_bird.training.logdir import check_logdir, claim_logdir
+from dreamer_bird.training.workers import start_worker
+from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.tensorflow import quietly
+
+PRESET = "dreamer_tf2"
+SETTINGS = {"variant": "dreamer", "precision": "float32"}  # unless flags say otherwise
+# What `--sizes` may hold, and the settings that each of them is; the last word is the later one's.
+SIZES = {
+    "depth": ("model.depth",),
+    "stoch": ("model.stoch",),
+    "deter": ("model.deter", "model.hidden"),  # Dreamer has one size for both
+    "hidden": ("model.hidden",),
+    "units": ("model.units", "actor.units", "value.units"),
+    "reward_layers": ("model.reward_layers",),
+    "actor_layers": ("actor.layers",),
+    "value_layers": ("value.layers",),
+}
+EXAMPLE = "depth=32,units=400"
+SIDE = 64  # pixels, of the images that the public Dreamer sees
+MOST_STEPS = 10**10 - 1  # that a checkpoint's name has digits for
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def main(arguments: list[str]) -> int:
+    """Write a run with the weights of a file into a new logdir, and return 0."""
+    flags, settings, presets = _parse(arguments)
+    config = load(settings, presets)
+    if (config.obs, config.env.size) != ("pixels", SIDE):
+        raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
+    _check_new(Path(config.logdir))
+    check_logdir(config)
+    arrays = read_arrays(flags.file)
+    with start_worker(config, "import") as env:
+        spec = env.spec
+    try:
+        step, weights = name_arrays(arrays, layout(config, spec))
+    except ValueError as error:
+        raise ConfigError(f"{flags.file}: {error}") from None
+    write_run(config, spec, step, weights)
+    count = sum(values.size for values in weights.values())
+    print(f"{config.logdir}: {count:,} weights, of environment step {step:,}")
+    print("the file holds neither episodes nor Adam's moments; to go on training without them:")
+    if config.steps <= step:  # as many again, or it would end at once
+        settings["steps"] = step + config.steps
+    words = [f"--{key}={value}" for key, value in settings.items()]
+    print(shlex.join([sys.executable, sys.argv[0], "--configs", *presets, *words]))
+    return 0
+
+
+def parse_sizes(text: str) -> dict[str, object]:
+    """Return the settings that `depth=16,units=128` means; ConfigError names a bad one."""
+    sizes = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if not name:
+            valid = f"write {EXAMPLE} with names of {', '.join(SIZES)}"
+            raise ConfigError(f"--sizes {text}: a part without a name; {valid}")
+        if name not in SIZES:
+            raise ConfigError(f"--sizes {text}: unknown {name}; {nearest(name, SIZES)}")
+        try:
+            sizes[name] = RULES[SIZES[name][0]].convert(value)
+        except ValueError as error:
+            raise ConfigError(f"--sizes {text}: {name} {error}") from None
+    return {key: sizes[name] for name in SIZES if name in sizes for key in SIZES[name]}
+
+
+def layout(config: Config, spec: Spec) -> Shapes:
+    """Return the shapes of all weights by our names, in the order of the file."""
+    model, depth = config.model, config.model.depth
+    feat, embed = model.stoch + model.deter, 32 * depth
+    outputs = spec.actions if spec.discrete else 2 * spec.actions
+    shapes = _dense("actor", feat, config.actor.layers, config.actor.units, outputs)
+    shapes |= _layer("decoder/h1", feat, embed)
+    channels = (embed, 4 * depth, 2 * depth, depth, 3)
+    for number, side in enumerate((5, 5, 6, 6), 2):
+        inputs, filters = channels[number - 2 : number]
+        shapes[f"decoder/h{number}/kernel"] = (side, side, filters, inputs)
+        shapes[f"decoder/h{number}/bias"] = (filters,)
+    shapes |= _rssm(model, spec.actions, embed)
+    channels = (3, depth, 2 * depth, 4 * depth, 8 * depth)
+    for number in range(1, 5):
+        shapes |= _layer(f"encoder/h{number}", 4, 4, *channels[number - 1 : number + 1])
+    if model.discount_head:
+        shapes |= _dense("discount", feat, model.discount_layers, model.units, 1)
+    shapes |= _dense("reward", feat, model.reward_layers, model.units, 1)
+    return shapes | _dense("value", feat, config.value.layers, config.value.units, 1)
+
+
+def name_arrays(arrays: tuple[np.ndarray, ...], shapes: Shapes) -> tuple[int, Arrays]:
+    """Return the environment step and the weights by name.
+
+    The step counts environment steps, action repeat included. A ValueError names the first array
+    that has another shape than `shapes` wants, or holds something else than finite numbers.
+    """
+    counter, *others = arrays or (np.zeros(1),)
+    if counter.ndim or counter.dtype.kind != "i" or not 0 <= counter <= MOST_STEPS:
+        raise ValueError("does not begin with a number of steps, as those of Dreamer do")
+    found = [array for array in others if array.ndim]
+    for (name, shape), array in zip(shapes.items(), found, strict=False):
+        if array.shape != shape:
+            raise ValueError(
+                f"{name} has shape {array.shape}, and the sizes and the task want {shape}"
+            )
+    if len(found) != len(shapes):
+        raise ValueError(f"has {len(found)} weights, and the sizes want {len(shapes)}")
+    weights = {}
+    for name, array in zip(shapes, found, strict=True):
+        with np.errstate(over="ignore"):
+            weights[name] = array.astype(np.float32)
+        if array.dtype.kind != "f" or not np.isfinite(weights[name]).all():
+            raise ValueError(f"{name} holds something else than finite numbers")
+    return int(counter), weights
+
+
+def write_run(config: Config, spec: Spec, step: int, weights: Arrays) -> None:
+    """Write settings and a checkpoint into the logdir, as training would.
+
+    What the file does not hold, Adam's moments, is as it is in a new agent.
+    """
+    with quietly():
+        from dreamer_bird.agent.agent import Agent
+
+    precision = "float32"
+    agent = Agent(config.replace(precision=precision), spec)
+    arrays = {name: variable.numpy() for name, variable in agent.named_variables().items()}
+    arrays |= weights
+    agent.assign(arrays)  # refuses what `evaluate` would
+    train = config.train
+    header = {
+        "step": step,
+        "episodes": step // config.env.time_limit,
+        # Nothing is due before the next episode: there is no replay to learn from.
+        "prefilled": step,
+        "updates": train.updates,
+        "next_eval": step + train.eval_every,
+        "next_save": step + train.save_every,
+        "evaluated_step": step,
+        "saved_step": step,
+        "bad_updates": (0, ""),
+        "player": [(0, ""), 0, 0],
+        "evaluator": [(0, ""), 0, 0],
+        "copied": None,
+        "replay": [],
+        "spec": spec,
+        "metrics_size": 0,
+        "variant": config.variant,
+        "task": config.task,
+        "precision": precision,
+    }
+    with claim_logdir(config) as logdir:
+        checkpoint.save(logdir / "checkpoints", step, arrays, header, train.keep)
+
+
+def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str]]:
+    """Return the flags of this command, and the settings and presets of the run."""
+    parser = Parser("import", "Make a run of the weights that the public Dreamer saved.")
+    add = parser.add_argument
+    add("--from", type=Path, required=True, dest="file", help="its variables.pkl; not unpickled")
+    add("--sizes", default="", help=f"{EXAMPLE}, of {', '.join(SIZES)}")
+    add("--task", required=True, help="that it was trained on")
+    add("--logdir", required=True, help="new folder for the run")
+    parser.epilog = (
+        f"Sizes that are not given are those of the preset {PRESET}. Other settings as for "
+        "training, where Dreamer was not run as published: --env.shadows false ..."
+    )
+    flags, settings = parser.parse_known_args(arguments)
+    settings, presets = parse_flags(settings)
+    sizes = parse_sizes(flags.sizes) if flags.sizes else {}
+    named = {"task": flags.task, "logdir": flags.logdir}
+    return flags, SETTINGS | sizes | settings | named, [PRESET, *presets]
+
+
+def _check_new(logdir: Path) -> None:
+    if logdir.is_dir() and any(logdir.iterdir()):
+        raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")
+
+
+def _dense(name: str, inputs: int, layers: int, units: int, outputs: int) -> Shapes:
+    shapes = {}
+    for number in range(layers):
+        shapes |= _layer(f"{name}/h{number}", units if number else inputs, units)
+    return shapes | _layer(f"{name}/hout", units, outputs)
+
+
+def _rssm(model: Config, actions: int, embed: int) -> Shapes:
+    gates = 3 * model.deter
+    return {
+        "rssm/gru/kernel": (model.hidden, gates),
+        "rssm/gru/recurrent_kernel": (model.deter, gates),
+        "rssm/gru/bias": (2, gates),
+        **_layer("rssm/img1", model.stoch + actions, model.hidden),
+        **_layer("rssm/img2", model.deter, model.hidden),
+        **_layer("rssm/img3", model.hidden, 2 * model.stoch),
+        **_layer("rssm/obs1", model.deter + embed, model.hidden),
+        **_layer("rssm/obs2", model.hidden, 2 * model.stoch),
+    }
+
+
+def _layer(name: str, *kernel: int) -> Shapes:
+    return {f"{name}/kernel": kernel, f"{name}/bias": kernel[-1:]}

@@ -1,0 +1,137 @@
+"""The command: checks everything, then prints the plan or has the runs trained."""
+
+import argparse
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamer_bird.commands.arguments import Parser, whole
+from dreamer_bird.commands.sweep.board import Board
+from dreamer_bird.commands.sweep.launcher import ENDING, Launcher
+from dreamer_bird.commands.sweep.machines import (
+    Machine,
+    at_once,
+    check_fits,
+    connected,
+    machines_of,
+    share_of,
+    this_machine,
+)
+from dreamer_bird.commands.sweep.plan import DONE, WAITING, Run, make_plan
+from dreamer_bird.commands.sweep.progress import forecast
+from dreamer_bird.config import RULES, Rule
+from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.utils.signals import stopping
+
+MOST_SEEDS = 10_000
+
+
+def main(arguments: list[str]) -> int:
+    """Train all runs that are not complete; return 1 if one failed or was stopped."""
+    flags, settings = _parse(arguments)
+    logdir = flags.logdir.expanduser()
+    runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
+    todo = [run for run in runs if run.state == WAITING]
+    this = this_machine()
+    share = share_of(
+        [this], len(todo), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+    )
+    if not flags.address:
+        check_fits(this, share)
+    board = Board(runs)
+    if flags.dry_run:
+        board.summarize()
+        beside = None if flags.address else min(at_once([this], share), len(todo))
+        if beside:
+            print(f"at once: {beside}, each with {share}")
+        print(*forecast(runs, beside), sep="\n")
+        return 0
+    if todo:
+        _train(todo, this, flags, board)
+    else:
+        board.summarize()
+    return int(any(run.state != DONE for run in runs))
+
+
+def _train(runs: Sequence[Run], this: Machine, flags: Namespace, board: Board) -> None:
+    if flags.address:
+        print(f"connecting to {flags.address}", flush=True)
+    # In this order: Ray sets a handler of SIGTERM of its own when it starts.
+    with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
+        machines = machines_of(ray) if flags.address else [this]
+        share = share_of(
+            machines, len(runs), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+        )
+        if not at_once(machines, share):
+            warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
+        with board:
+            Launcher(ray, share, flags.retries, board).train(runs, check)
+
+
+def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """Return the values of the sweep's own flags, and the flags of training."""
+    parser = Parser("sweep", "Train tasks x variants x seeds; started again, what is missing.")
+    add = parser.add_argument
+    add("--tasks", type=_names, required=True, help="task,task,...")
+    add("--variants", type=_names, required=True, help="variant,variant,...")
+    add("--seeds", type=_seeds, required=True, help="0,3,7 or 0..4, which has both ends")
+    add("--logdir", type=Path, default="logdir", help="runs land in it as task/variant/seed")
+    add("--cpus-per-run", type=whole(1), help="cores of a run (an equal part of all)")
+    add(
+        "--gpus-per-run",
+        type=_gpus,
+        help="GPUs of a run, 0.5 for half a one (--devices, if there are any)",
+    )
+    add("--address", type=_address, help="HOST:PORT of a Ray cluster, or auto (start Ray here)")
+    add("--retries", type=whole(0), default=3, help="of a run that failed (3)")
+    add("--dry-run", action="store_true", help="print the plan with time, memory and disk")
+    parser.epilog = "Presets and settings as for training: --configs cpu --steps 1e5 ..."
+    if "" in arguments:
+        raise ConfigError("an argument is empty: is a variable of the shell not set?")
+    flags, settings = parser.parse_known_args(arguments)
+    own = [name.replace("_", "-") for name in vars(flags)]
+    for flag in (word.partition("=")[0] for word in settings if word.startswith("--")):
+        if f"{flag[2:]}s" in own:
+            raise ConfigError(f"{flag}: a sweep takes {flag}s")
+        if flag[2:] not in (*RULES, "configs"):
+            raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], (*own, *RULES), '--')}")
+    return flags, settings
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"{text}: must be names with a comma between")
+    return names
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        if not (first.isdecimal() and (last.isdecimal() or not dots)):
+            raise argparse.ArgumentTypeError(f"{text}: must be like 0,3,7 or 0..4")
+        low = int(first)
+        high = int(last) if dots else low
+        if high < low or high - low >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(f"{part}: must be a range like 0..4")
+        seeds += range(low, high + 1)
+    return seeds
+
+
+def _gpus(text: str) -> float:
+    try:
+        number = Rule(float).convert(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+    if number > 1 and number != int(number):
+        raise argparse.ArgumentTypeError(f"{text}: must be a part of a GPU, or a whole number")
+    return number
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text != "auto" and not (host and "/" not in text and port.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: must be HOST:PORT or auto")
+    return text

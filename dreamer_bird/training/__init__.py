@@ -1,0 +1,1 @@
+"""A run: what collects, learns, evaluates, logs and saves."""

@@ -1,0 +1,67 @@
+"""What a run measures of its agent: an episode of the policy's mode, and open-loop predictions."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dreamer_bird.agent.agent import Agent
+from dreamer_bird.config import Config
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.training.logger import Logger
+from dreamer_bird.training.player import Player
+from dreamer_bird.training.replay import Replay
+from dreamer_bird.utils import seeds
+from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.timer import Stopwatch
+
+VIDEO_SEQUENCES = 6
+VIDEO_CONTEXT = 5
+
+
+class Evaluator:
+    """Evaluates, each time as a function of weights, replay, seed and environment step."""
+
+    def __init__(
+        self,
+        config: Config,
+        agent: Agent,
+        env: EnvWorker,
+        replay: Replay,
+        check: Callable[[], None],
+    ):
+        """Take what is evaluated where; `check` is called before each step, may raise Stopped."""
+        self._config, self._agent, self._env, self._replay = config, agent, env, replay
+        limits = config.worker.restarts, config.train.max_skipped
+        self.player = Player(agent, config.seed, *limits, check)
+
+    def evaluate(self, step: int, episodes: int, logger: Logger) -> Arrays:
+        """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
+        films, idle = self._env.can_render(), self._env.spec.idle_action()
+        act = self.player.policy("evaluate", episodes, training=False, idle=idle)
+        purpose = "evaluation environment"
+        (episode,) = self.player.play([self._env], act, purpose, [step], Stopwatch(), films)
+        if films:
+            logger.video(step, "evaluation", episode["frame"], save=True)
+        if self._replay.holds_a_sequence:  # what is predicted ends with the episode
+            if "image" in self._env.spec.observation:
+                logger.video(step, "open_loop", self._open_loop_video(step))
+            self._log_model_error(step, logger)
+        return episode
+
+    def _open_loop_video(self, step: int) -> np.ndarray:
+        batch, seed = self._sample("video", step, VIDEO_SEQUENCES)
+        context = min(VIDEO_CONTEXT, self._config.replay.length // 2)
+        video = self._agent.predict(batch, context, seed).numpy()  # [B, T, H, 3 W, 3]
+        return np.concatenate(video, axis=1)
+
+    def _log_model_error(self, step: int, logger: Logger) -> None:
+        batch, seed = self._sample("model error", step, self._config.replay.batch)
+        errors = self._agent.model_error(batch, seed).numpy()  # [H], agent steps ahead
+        logger.scalars(step, {"model_error": errors.mean()})
+        ahead = {f"model_error/{h:02d}": error for h, error in enumerate(errors, 1)}
+        logger.tensorboard(step, ahead)
+
+    def _sample(self, purpose: str, step: int, size: int) -> tuple[Arrays, np.ndarray]:
+        """Return sequences for a purpose, and a seed."""
+        rng = seeds.generator(self._config.seed, purpose, step)
+        return self._replay.sample(size, rng), seeds.stateless(self._config.seed, purpose, step)

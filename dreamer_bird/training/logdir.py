@@ -1,0 +1,99 @@
+"""The folder of a run: may it be used, does it belong to this run, and to this run alone?"""
+
+import fcntl
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from dreamer_bird.config import Config, differences
+from dreamer_bird.errors import ConfigError, ResumeError
+from dreamer_bird.training.checkpoint import newest_first
+from dreamer_bird.utils.files import PARTIAL
+
+
+def check_logdir(config: Config) -> None:
+    """Refuse a logdir that cannot be written or that holds another run; create nothing.
+
+    Raises ConfigError, or ResumeError that names the differing settings.
+    """
+    logdir = Path(config.logdir)
+    existing = logdir.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigError(f"--logdir {logdir}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--logdir {logdir}: no permission to write in {existing}")
+    saved = _config_file(logdir)
+    try:
+        settings = Config.read(saved) if saved.exists() else None
+        orphans = settings is None and newest_first(logdir / "checkpoints")
+    except OSError as error:
+        raise ConfigError(f"--logdir {logdir}: {error.strerror}") from None
+    if orphans:
+        raise ConfigError(
+            f"--logdir {logdir}: has checkpoints but no {saved.name}; restore it or choose another"
+        )
+    if settings is not None and not settings:
+        raise ConfigError(f"--logdir {logdir}: {saved} is empty; restore it or choose another")
+    lines = differences(settings, config) if settings else []
+    if lines:
+        raise ResumeError(
+            f"--logdir {logdir} holds another run ({'; '.join(lines)}); "
+            "choose another logdir or the same settings"
+        )
+
+
+@contextmanager
+def claim_logdir(config: Config) -> Iterator[Path]:
+    """Create the logdir where needed, keep the settings in it, and hold it against other runs.
+
+    Raises ConfigError where the system does not allow that, or names the run that holds it.
+    """
+    logdir = Path(config.logdir)
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        lock = _lock(logdir / "lock")
+    except OSError as error:
+        raise ConfigError(f"--logdir {logdir}: {error.strerror}") from None
+    with lock:
+        for folder in (logdir, *(logdir / name for name in ("checkpoints", "episodes", "videos"))):
+            for rest in folder.glob(f"*{PARTIAL}"):  # of a process that was killed
+                rest.unlink()
+        config.save(_config_file(logdir))
+        try:
+            yield logdir
+        finally:
+            os.unlink(lock.name)
+
+
+def _lock(path: Path) -> TextIO:
+    """Open and lock a file, which names this process; whoever left it there is long gone."""
+    while True:
+        file = path.open("a+")
+        try:
+            # The system lets go of it when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another run"
+            raise ConfigError(f"--logdir {path.parent}: {holder} is writing in it") from None
+        except OSError as error:
+            reason = f"{path} cannot be locked ({error.strerror}): see that no other run uses it"
+            warnings.warn(reason, stacklevel=3)
+        # The run that held it may have removed it in between: then another could lock a new one.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def _config_file(logdir: Path) -> Path:
+    return logdir / "config.yaml"

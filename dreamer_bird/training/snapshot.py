@@ -1,0 +1,120 @@
+"""A run as its checkpoint holds it: read, rebuilt and played with, and nothing in it changed."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dreamer_bird.config import RESUMABLE, RULES, Config, load
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import ConfigError
+from dreamer_bird.training import checkpoint
+from dreamer_bird.training.driver import collect_episodes
+from dreamer_bird.utils import seeds
+from dreamer_bird.utils.files import Arrays, DamagedFileError, ReadError
+from dreamer_bird.utils.tensorflow import quietly
+from dreamer_bird.utils.timer import Stopwatch
+
+if TYPE_CHECKING:
+    from dreamer_bird.agent.agent import Agent
+
+
+class Snapshot(NamedTuple):
+    """A run as a checkpoint holds it, at an environment step."""
+
+    logdir: Path
+    config: Config
+    spec: Spec
+    arrays: Arrays
+    step: int
+
+
+def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
+    """Read a run's settings and its newest readable checkpoint, or those in `file`.
+
+    Changes nothing in the logdir, in which the run may go on meanwhile. Raises ConfigError where
+    there is no run or no checkpoint, CheckpointError where the checkpoint is of another run.
+    """
+    if not logdir.is_dir():
+        raise ConfigError(f"--logdir {logdir}: no such folder")
+    config = _read_config(logdir)
+    if file and not file.is_file():
+        raise ConfigError(f"--checkpoint {file}: no such file")
+    arrays, header = checkpoint.load(file) if file else _load_newest(logdir)
+    for name in ("task", "variant"):
+        if header[name] != config[name]:
+            raise ConfigError(
+                f"--logdir {logdir} is a run of {name} {config[name]}, and the checkpoint of "
+                f"{header[name]}"
+            )
+    observation, *actions = header["spec"]
+    spec = Spec({key: tuple(shape) for key, shape in observation.items()}, *actions)
+    return Snapshot(logdir, config, spec, arrays, header["step"])
+
+
+def build_agent(snapshot: Snapshot) -> "Agent":
+    """Build a run's agent with its saved weights; imports TensorFlow, and changes nothing else.
+
+    Raises CheckpointError if they do not fit.
+    """
+    from dreamer_bird.agent.agent import Agent
+    from dreamer_bird.agent.precision import resolve_precision
+
+    config = snapshot.config
+    config = config.replace(precision=resolve_precision(config.precision))
+    agent = Agent(config, snapshot.spec, learns=False)
+    # A checkpoint holds optimizers and the run's own state too.
+    names = agent.named_variables().keys() & snapshot.arrays.keys()
+    agent.assign({name: snapshot.arrays[name] for name in names})
+    return agent
+
+
+def build_quietly(snapshot: Snapshot) -> "Agent":
+    """Do what `build_agent` does in a command, whose process and terminal are ours."""
+    with quietly():
+        import dreamer_bird.agent.agent  # noqa: F401
+    return build_agent(snapshot)
+
+
+def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = False) -> Arrays:
+    """Return an episode of the policy's mode, as `collect_episodes` does.
+
+    All of it follows from the weights, the seed and the number of the episode.
+    """
+
+    def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
+        return agent.act(obs, state, seeds.stateless(seed, "evaluate policy", number, t), False)
+
+    start = seeds.integer(seed, "evaluate environment", number)
+    return collect_episodes([env], act, [start], Stopwatch(), frames)[0]
+
+
+def _read_config(logdir: Path) -> Config:
+    path = logdir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
+    settings = Config.read(path).flatten()
+    # What a resumed run may change has no part in an episode.
+    missing = [key for key in RULES if key not in settings and key not in RESUMABLE]
+    if missing:
+        raise ConfigError(f"{path}: lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
+    try:
+        return load(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _load_newest(logdir: Path) -> tuple[Arrays, dict]:
+    damaged = set()
+    while paths := [p for p in checkpoint.newest_first(logdir / "checkpoints") if p not in damaged]:
+        try:
+            return checkpoint.load(paths[0])
+        except (DamagedFileError, ReadError) as error:
+            # One that is gone was removed by the run, which has written newer ones: look again.
+            if paths[0].exists():
+                damaged.add(paths[0])
+                warnings.warn(f"{error}; trying the one before", stacklevel=2)
+    what = "no checkpoint that can be read" if damaged else "no checkpoint yet"
+    raise ConfigError(f"--logdir {logdir}: {what}")

@@ -1,0 +1,1 @@
+"""What knows nothing of agents and runs: seeds, files, signals, time, the machine."""

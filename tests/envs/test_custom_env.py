@@ -1,0 +1,289 @@
+"""Environments of the user's, from outside the package: by module:factory, and registered."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import command
+
+from dreamer_bird.envs import custom as own
+from dreamer_bird.envs import environment, register
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.worker import EnvError, EnvWorker
+from dreamer_bird.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "point.py"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return the working directory, a new one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_script():
+    """Run script.py of the working folder in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "script.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def write(folder, name, code):
+    (folder / f"{name}.py").write_text(textwrap.dedent(code))
+
+
+def refused(task, error=ConfigError, **settings):
+    make = environment(task, **settings)
+    with EnvWorker("probe", make) as env, pytest.raises(error) as caught:
+        env.reset(0)
+        env.step(env.spec.idle_action())
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+def test_the_example_has_20_lines_and_is_the_one_in_the_documentation():
+    code = EXAMPLE.read_text()
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith('"""')]
+    assert len(lines) <= 20
+    page = (ROOT / "docs" / "environments.md").read_text()
+    assert textwrap.indent(code[code.index("import") :].rstrip(), "    ") in page
+
+
+def test_the_example_is_made_from_the_current_folder(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    with EnvWorker("probe", environment("point:Point", obs="both", action_repeat=2)) as env:
+        assert env.spec == Spec({"image": (64, 64, 3), "state": (2,)}, 1)
+        first = env.reset(3)
+        position, velocity = first["state"]
+        second, reward, *ends = env.step(np.float32([0.5]))
+        velocities = velocity + 0.15, velocity + 0.3
+        positions = position + 0.1 * velocity, position + 0.1 * velocity + 0.1 * velocities[0]
+        np.testing.assert_allclose(second["state"], [positions[1], velocities[1]], rtol=1e-5)
+        assert reward == pytest.approx(2 - abs(positions[0]) - abs(positions[1]), rel=1e-5)
+        assert ends == [False, False]
+        assert np.any(first["image"] != second["image"])
+        np.testing.assert_array_equal(env.reset(3)["state"], first["state"])
+        terminated = False
+        while not terminated:
+            observation, _, terminated, truncated = env.step(np.float32([1]))
+        assert not truncated
+        assert abs(observation["state"][0]) > 2
+
+
+def test_a_factory_may_be_a_function_in_a_package(folder):
+    (folder / "robots").mkdir()
+    (folder / "robots" / "__init__.py").touch()
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    write(folder / "robots", "arms", "from point import Point\ndef make():\n    return Point()\n")
+    with EnvWorker("probe", environment("robots.arms:make", obs="state")) as env:
+        assert env.reset(0)["state"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("broken:Pont", "broken:Pont: broken has no function or class Pont: did you mean Point?"),
+        ("broken:LIMIT", "broken:LIMIT: LIMIT is a int, not a function or class: choose from P"),
+        ("wild:notcallable", "wild has no function or class notcallable: choose from make, Point"),
+        ("late:zzz", "late has no function or class zzz: choose from Point, late"),
+        ("many:nothing", "many has no function or class nothing: none of its 46 is like it"),
+        ("none:nothing", "none has no function or class nothing: it defines none at all"),
+        ("broken:needy", "the factory is called without arguments: missing a required argument"),
+        ("broken:nothing", "broken:nothing: returned a dict instead of a gymnasium.Env"),
+        ("broken.arms:Point", "there is no module broken.arms"),
+        ("brokn:Point", "brokn:Point: there is no module brokn in "),
+        ("learned:Point", "learned.py, line 2: imports TensorFlow, beside which software OpenGL"),
+        ("late:late", "late.py, line 3: imports TensorFlow, beside which software OpenGL"),
+        ("gym_learned:Learned-v0", "learned.py, line 2: imports TensorFlow, beside which softwar"),
+        ("wary:Point", "wary.py, line 2: imports TensorFlow, beside which software OpenGL crashe"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_refused_in_one_line(folder, task, words):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = "from point import Point\nLIMIT = 3\ndef needy(x): pass\ndef nothing(): return {}\n"
+    (folder / "broken.py").write_text(code)
+    learned = "import mujoco\nimport tensorflow\nfrom point import Point\n"
+    (folder / "learned.py").write_text(learned)
+    late = "from point import Point\ndef late():\n    from tensorflow import keras\n"
+    (folder / "late.py").write_text(late)
+    wary = (
+        "try:\n    import tensorflow.keras\nexcept ImportError:\n    raise ImportError('get it')\n"
+    )
+    (folder / "wary.py").write_text(wary)
+    wild = "from numpy import *\ndef make(): pass\nfrom point import Point\n"
+    (folder / "wild.py").write_text(wild)
+    (folder / "many.py").write_text("".join(f"def x{n}(): pass\n" for n in range(46)))
+    (folder / "none.py").touch()
+    message = refused(task, obs="state")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_library_that_can_do_without_tensorflow_does(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = "try:\n    import tensorflow\nexcept ImportError:\n    from point import Point\n"
+    (folder / "versatile.py").write_text(code)
+    with EnvWorker("probe", environment("versatile:Point", obs="both")) as env:
+        assert env.reset(0)["image"].shape == (64, 64, 3)
+
+
+def test_a_module_may_import_mujoco_which_reads_the_choice_of_opengl_at_once(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = """
+        import mujoco
+        from point import Point
+
+        class Bodies(Point):
+            def render(self):
+                model = mujoco.MjModel.from_xml_string(
+                    "<mujoco><worldbody>"
+                    "<light pos='0 0 3'/><geom size='1 1 1'/>"
+                    "</worldbody></mujoco>"
+                )
+                data = mujoco.MjData(model)
+                mujoco.mj_forward(model, data)
+                with mujoco.Renderer(model, 64, 64) as renderer:
+                    renderer.update_scene(data)
+                    return renderer.render()
+    """
+    write(folder, "bodies", code)
+    with EnvWorker("probe", environment("bodies:Bodies")) as env:
+        assert env.reset(0)["image"].std() > 5
+
+
+def test_a_module_that_fails_tells_where(folder):
+    write(folder, "failing", "import numpy\nimport not_there\n")
+    assert "line 2, in <module>\n    import not_there" in refused("failing:make", EnvError)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("BadReset", ConfigError, "observation is float64 (2,) instead of float32 (2,)"),
+        ("BadStep", EnvError, "observation[1] is nan, not a finite float32"),
+        ("BadAction", ConfigError, "action_space is MultiBinary(2): valid are Box and Discrete"),
+    ],
+)
+def test_an_environment_that_breaks_its_spec_is_refused_by_name(folder, name, error, words):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    write(
+        folder,
+        "bad",
+        """
+        import gymnasium, numpy as np
+        from point import Point
+
+        class BadReset(Point):
+            def reset(self, **options):
+                return np.zeros(2), {}
+
+        class BadStep(Point):
+            def step(self, action):
+                _, *rest = super().step(action)
+                return np.float32([0, np.nan]), *rest
+
+        class BadAction(Point):
+            action_space = gymnasium.spaces.MultiBinary(2)
+        """,
+    )
+    assert refused(f"bad:{name}", error, obs="state") == f"bad:{name}: {words}"
+
+
+def test_a_registered_factory_reaches_the_worker(folder, monkeypatch):
+    (folder / "registered_point.py").write_text(EXAMPLE.read_text())
+    monkeypatch.syspath_prepend(folder)
+    import registered_point
+
+    register("point-1", registered_point.Point)
+    try:
+        make = environment("point-1", obs="state", time_limit=3)
+    finally:
+        del own.FACTORIES["point-1"]
+    with EnvWorker("probe", make) as env:
+        env.reset(0)
+        assert [env.step(np.float32([0]))[3] for _ in range(3)] == [False, False, True]
+
+
+def test_a_script_may_register_what_it_defines_itself(folder):
+    code = """
+        from dreamer_bird import register
+        from dreamer_bird.envs import environment
+        from dreamer_bird.envs.worker import EnvWorker
+        from point import Point
+
+        def far():
+            env = Point()
+            env.metadata = {"far": True}
+            return env
+
+        register("far-point", far)
+        if __name__ == "__main__":
+            with EnvWorker("probe", environment("far-point", obs="state")) as env:
+                print(env.reset(1)["state"].shape)
+    """
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    write(folder, "script", code)
+    done = run_script()
+    assert (done.stdout, done.stderr) == ("(2,)\n", "")
+
+
+def test_a_script_that_imports_tensorflow_at_its_top_level_is_told_so(folder):
+    code = """
+        import tensorflow
+        from dreamer_bird.envs import environment
+        from dreamer_bird.envs.worker import EnvWorker
+
+        if __name__ == "__main__":
+            with EnvWorker("probe", environment("dmc_pendulum_swingup")) as env:
+                env.reset(1)
+    """
+    write(folder, "script", code)
+    done = run_script()
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    words = f"{folder / 'script.py'}: imports TensorFlow at its top level, and environments, which"
+    assert last.startswith(f"dreamer_bird.errors.ConfigError: {words}")
+    assert last.endswith("import it in a function, or below `if __name__ == '__main__':`")
+
+
+def test_the_example_is_learned_from_outside_the_package(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    sizes = ["--steps", 60, "--env.time_limit", 30, "--train.updates", 1, "--train.prefill", 1]
+    flags = ["--task", "point:Point", "--obs", "state", "--configs", "debug", *sizes]
+    done = command(*flags)
+    assert done.returncode == 0, done.stderr
+    logdir = Path("logdir/point_Point/bird/0")
+    assert "finished at step" in done.stdout
+    assert '"model_loss"' in (logdir / "metrics.jsonl").read_text()
+    assert list(logdir.glob("videos/*.gif"))
+
+
+def test_a_run_that_is_refused_leaves_nothing_behind(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    write(
+        folder,
+        "bad",
+        """
+        import numpy as np
+        from point import Point
+
+        class Bad(Point):
+            def reset(self, **options):
+                return np.zeros(2), {}
+        """,
+    )
+    before = set(folder.iterdir())
+    done = command("--task", "bad:Bad", "--obs", "state", "--configs", "debug")
+    words = "run.py: bad:Bad: observation is float64 (2,) instead of float32 (2,)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
+    assert set(folder.iterdir()) - before <= {folder / "__pycache__"}

@@ -1,0 +1,116 @@
+"""Signals, as they reach a process that computes outside Python."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Computes in C with the interpreter released, as TensorFlow does: Python's handlers must wait.
+SCRIPT = """
+import hashlib, sys
+from dreamer_bird.utils.signals import Stopped, stopping
+with stopping(grace={grace}) as check:
+    print("ready", flush=True)
+    try:
+        while True:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
+            check()
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        sys.exit(stopped.exit_status)
+"""
+
+
+def start(grace=8, rounds=500_000):
+    line = [sys.executable, "-c", SCRIPT.format(grace=grace, rounds=rounds)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_at_the_next_check(number):
+    process = start()
+    process.send_signal(number)
+    out, error = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert out == f"stopped by {number.name}; the same command goes on from here\n"
+    assert error == "stopping; interrupt again to stop at once\n"
+
+
+def test_a_second_interrupt_stops_at_once_a_second_termination_does_not():
+    process = start()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 143 and "SIGTERM" in out
+
+    process = start(rounds=200_000_000)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "")
+
+
+def test_a_process_that_cannot_reach_a_check_ends_after_the_grace():
+    process = start(grace=0.5, rounds=200_000_000)
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    out, _ = process.communicate(timeout=10)
+    assert 0.4 < time.monotonic() - begun < 5
+    assert (process.returncode, out) == (143, "")
+
+
+def test_afterwards_signals_are_as_before():
+    from dreamer_bird.utils.signals import stopping
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stopping() as check:
+        check()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_afterwards_who_was_woken_by_signals_is_woken_again():
+    """An event loop of asyncio, say, in whose thread a run was started."""
+    from dreamer_bird.utils.signals import stopping
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            with stopping():
+                pass
+            signal.raise_signal(signal.SIGUSR1)
+            ours.settimeout(5)
+            assert ours.recv(1) == bytes([signal.SIGUSR1])
+        finally:
+            signal.signal(signal.SIGUSR1, handler)
+            signal.set_wakeup_fd(-1)
+
+
+def test_a_terminal_that_is_gone_changes_nothing():
+    process = start(rounds=200_000_000)
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+
+
+def test_an_interrupt_after_a_termination_stops_at_once():
+    process = start(rounds=200_000_000)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=5)
+    assert (process.returncode, out) == (130, "")
