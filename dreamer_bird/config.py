@@ -94,7 +94,7 @@ _RULES = {
     Rule(int, low=2): "replay.length objective.horizon",
     Rule(int, low=0, high=2**31 - 1): "seed",
     Rule(int, low=1, nullable=True): """replay.capacity env.action_repeat
-        train.every model.decoded objective.starts""",
+        train.every model.decode_steps objective.imagine_starts""",
     Rule(float, low=0): """train.expl_amount model.free_nats model.kl_scale model.discount_scale
         objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
@@ -262,7 +262,7 @@ def _check_together(values: Mapping) -> None:
         raise ConfigError(f"--xla true: compiles updates of one device, not of --devices {devices}")
     if length > frames:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")
-    for key in ("model.decoded", "objective.starts"):
+    for key in ("model.decode_steps", "objective.imagine_starts"):
         if values[key] is not None and values[key] > length:
             raise ConfigError(f"--{key} {values[key]}: a sequence has {length} steps")
     if capacity is not None and capacity < limit:

@@ -21,7 +21,7 @@ _REFUSED = {
         model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
         actor.clip value.layers value.units value.lr value.clip objective.horizon
         objective.discount env.shadows
-        model.standardize model.decoded objective.starts""",
+        model.standardize model.decode_steps objective.imagine_starts""",
     "1": """xla train.overlap replay.length objective.horizon objective.weight_value_loss
         model.discount_head""",
     "-1": """seed worker.restarts actor.learning_starts train.prefill_steps model.free_nats
@@ -185,8 +185,11 @@ def test_bad_values_are_refused_by_name(key, value):
             {"env.time_limit": "90", "replay.length": "47"},
             "--replay.length 47: an episode has 46 frames",
         ),
-        ({"model.decoded": "51"}, "--model.decoded 51: a sequence has 50 steps"),
-        ({"objective.starts": "51"}, "--objective.starts 51: a sequence has 50 steps"),
+        ({"model.decode_steps": "51"}, "--model.decode_steps 51: a sequence has 50 steps"),
+        (
+            {"objective.imagine_starts": "51"},
+            "--objective.imagine_starts 51: a sequence has 50 steps",
+        ),
         ({"model.conv_act": "gelu"}, "--model.conv_act gelu: unknown; did you mean elu?"),
         (
             {"env.time_limit": "2000", "replay.capacity": "1999"},

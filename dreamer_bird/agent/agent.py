@@ -3,32 +3,19 @@
 import numpy as np
 import tensorflow as tf
 
-from dreamer_bird.agent.distributions import OneHot, normal_noise
+from dreamer_bird.agent import replicas
+from dreamer_bird.agent.actor_critic import ActorCritic
 from dreamer_bird.agent.layers import weights_from
-from dreamer_bird.agent.networks import (
-    ActionDecoder,
-    ConvDecoder,
-    ConvEncoder,
-    DenseDecoder,
-    DenseEncoder,
-)
-from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.agent.optimizer import Optimizer
-from dreamer_bird.agent.preprocessing import preprocess, scale_image
-from dreamer_bird.agent.replicas import batch_mean, from_chief, own_part, whole_batch
-from dreamer_bird.agent.rssm import RSSM, State
-from dreamer_bird.agent.standardizer import Standardizer
-from dreamer_bird.agent.world_model import Batch, WorldModel, some_steps
+from dreamer_bird.agent.preprocessing import preprocess
+from dreamer_bird.agent.rssm import State
+from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 
-ACTIVATIONS = {"relu": tf.nn.relu, "elu": tf.nn.elu}
-DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
-
-Metrics = dict[str, tf.Tensor]  # scalars
 PolicyState = tuple[State, tf.Tensor]  # latent state and the action that followed it
 
 
@@ -42,52 +29,28 @@ class Agent(tf.Module):
         only acts has no optimizers.
         """
         super().__init__("agent")
+        self._config, self._spec = config, spec
         self._strategy = tf.distribute.get_strategy()
-        self._config = config
-        self._spec = spec
-        dtype = DTYPES[config.precision]
-        model, actor, value = config.model, config.actor, config.value
-        shape = spec.observation.get("image")
-        self.standardizer = Standardizer(shape) if shape and model.standardize else None
-        encoders, decoders = self._observation_networks(dtype)
-        self.world_model = WorldModel(
-            encoders,
-            RSSM(model.stoch, model.deter, model.hidden, dtype=dtype),
-            decoders,
-            DenseDecoder((), model.reward_layers, model.units, dtype=dtype, name="reward"),
-            DenseDecoder(
-                (), model.discount_layers, model.units, "binary", dtype=dtype, name="discount"
-            )
-            if model.discount_head
-            else None,
-            config.objective.discount,
-        )
-        self.actor = ActionDecoder(
-            spec.actions,
-            actor.layers,
-            actor.units,
-            "onehot" if spec.discrete else "tanh_normal",
-            init_std=actor.init_std,
-            min_std=actor.min_std,
-            mean_scale=actor.mean_scale,
-            dtype=dtype,
-        )
-        self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
+        dtype = tf.as_dtype(config.precision)
+        self.world_model = WorldModel(config.model, config.objective.discount, spec, dtype)
+        self.actor_critic = ActorCritic(config, spec, dtype)
         with weights_from(seeds.generator(config.seed, "weights")):
             self._build()
-        scaling = dtype == tf.float16
+        parts = {
+            "model": (self.world_model, config.model),
+            "actor": (self.actor_critic.actor, config.actor),
+            "value": (self.actor_critic.value, config.value),
+        }
         self.optimizers = {
-            name: Optimizer(part.trainable_variables, section.lr, section.clip, scaling, name)
-            for name, part, section in (
-                ("model", self.world_model, model),
-                ("actor", self.actor, actor),
-                ("value", self.value, value),
+            name: Optimizer(
+                part.trainable_variables, section.lr, section.clip, dtype == tf.float16, name
             )
+            for name, (part, section) in parts.items()
             if learns
         }
         self._actor_learns = False
         # No Python control flow depends on tensors; tracing without autograph takes half the time.
-        self._train_step = tf.function(self._whole_step, autograph=False, jit_compile=config.xla)
+        self._train_step = tf.function(self._shared_update, autograph=False, jit_compile=config.xla)
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
@@ -103,15 +66,12 @@ class Agent(tf.Module):
         Returns actions `[B, A]`, in [-1, 1] or one-hot, sampled and explored with if `training`,
         else the mode of the policy, and the state to pass with the next observations.
         """
-        latent_seed, action_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+        latent_seed, action_seed = tf.unstack(tf.random.split(seed))
         latent, action = state
         embed = self.world_model.embed(preprocess(obs))
         latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
-        dist = self.actor(self.world_model.rssm.get_feat(latent))
-        if training:
-            action = self._explore(dist.sample(action_seed), noise_seed)
-        else:
-            action = dist.mode(action_seed)
+        feat = self.world_model.rssm.get_feat(latent)
+        action = self.actor_critic.act(feat, action_seed, training)
         return action, (latent, action)
 
     def act(
@@ -140,49 +100,44 @@ class Agent(tf.Module):
         """
         if not self._actor_learns:  # a device is asked until then, and never again
             starts = self._config.actor.learning_starts
-            self._actor_learns = int(self.optimizers["value"].count) >= starts
+            self._actor_learns = bool(self.optimizers["value"].count.numpy() >= starts)
         return self._train_step(batch, seed, self._actor_learns)
 
-    def _whole_step(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
-        metrics = self._strategy.run(self._replica_step, (batch, seed, actor_learns))
-        # All replicas have the same.
-        return {
-            key: self._strategy.experimental_local_results(value)[0]
-            for key, value in metrics.items()
-        }
+    def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
+        return replicas.run(self._strategy, self._update, batch, seed, actor_learns)
 
-    def _replica_step(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:
-        """Do what `train_step` does, as one of the replicas, each with its part of the batch."""
-        batch, seed = from_chief((batch, seed))
+    def _update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:
+        """Do what `train_step` does, with the part of the batch that a replica has."""
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
-        if self.standardizer:
-            self.standardizer.update(scale_image(batch["image"]))
-        batch = preprocess(own_part(batch))
+        batch = preprocess(batch)
+        self.world_model.update_statistics(batch)
         with tf.GradientTape() as model_tape:
-            model_loss, post, metrics = self._model_loss(batch, model_seed)
+            model_loss, post, metrics = self.world_model.loss(batch, model_seed)
         # Outside the model's tape: the behaviour does not train the model.
-        start = {**post, "discount": batch["discount"]}
-        start = some_steps(start, self._config.objective.starts, imagine_seed)
-        start = {key: merge_time(value) for key, value in start.items()}
-        start_discount = start.pop("discount")
         with tf.GradientTape() as actor_tape:
-            rollout = self._imagine(start, imagine_seed)
+            rollouts = self.actor_critic.imagine(
+                self.world_model, post, batch["discount"], imagine_seed
+            )
             # Inside, so that the value's gradient does not go back through the rollout.
             with tf.GradientTape() as value_tape:
-                actor_loss, value_loss, behaviour_metrics = self._behaviour_losses(
-                    start_discount, *rollout
+                actor_loss, value_loss, actor_critic_metrics = self.actor_critic.losses(
+                    self.world_model, rollouts
                 )
-
-        losses = {"model": model_loss, "actor": actor_loss, "value": value_loss}
-        tapes = {"model": model_tape, "actor": actor_tape, "value": value_tape}
+        learning = {"model": (model_tape, model_loss), "value": (value_tape, value_loss)}
+        learning |= {"actor": (actor_tape, actor_loss)} if actor_learns else {}
         # All gradients are taken before any update: each part sees the same weights of the others.
         gradients = {
-            part: self._gradients(tapes[part], part, losses[part])
-            for part in losses
-            if actor_learns or part != "actor"
+            part: self.optimizers[part].gradients(tape, loss)
+            for part, (tape, loss) in learning.items()
         }
-        losses, gradients = batch_mean((losses, gradients))
-        return batch_mean(metrics | behaviour_metrics) | self._update(losses, gradients)
+        skipped = tf.zeros([])
+        metrics |= actor_critic_metrics
+        metrics |= {"actor_loss": actor_loss, "actor_grad_norm": tf.zeros([])}
+        for part, (_, loss) in learning.items():
+            loss, norm, updated = self.optimizers[part].apply(gradients[part], loss)
+            metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
+            skipped = tf.maximum(skipped, tf.cast(~updated, tf.float32))
+        return metrics | {"skipped_updates": skipped}
 
     @tf.function(autograph=False)
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
@@ -201,17 +156,15 @@ class Agent(tf.Module):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
-        model = self.world_model
-        parts = [*model.encoders.values(), model.rssm, *model.decoders.values(), model.reward]
-        parts += [self.actor, self.value, *([model.discount] if model.discount else [])]
+        networks = [*self.world_model.networks, self.actor_critic.actor, self.actor_critic.value]
         weights = {
-            f"{part.name}/{variable.name.removesuffix(':0')}": variable
-            for part in parts
-            for variable in part.trainable_variables
+            f"{network.name}/{variable.name.removesuffix(':0')}": variable
+            for network in networks
+            for variable in network.trainable_variables
         }
         names = {variable.ref(): name for name, variable in weights.items()}
-        if self.standardizer:
-            weights |= self.standardizer.named_variables()
+        if self.world_model.standardizer:
+            weights |= self.world_model.standardizer.named_variables()
         for key, optimizer in self.optimizers.items():
             slots = optimizer.named_variables(names)
             weights |= {f"{key}_optimizer/{name}": slot for name, slot in slots.items()}
@@ -236,107 +189,13 @@ class Agent(tf.Module):
             if loss_scale or "loss_scale" not in name:
                 variable.assign(arrays[name])
 
-    def _observation_networks(self, dtype: tf.DType) -> tuple[dict, dict]:
-        """Return encoders and decoders by the name of the observation."""
-        model, shapes = self._config.model, self._spec.observation
-        encoders, decoders = {}, {}
-        if shape := shapes.get("image"):
-            size = model.depth, ACTIVATIONS[model.conv_act], shape, dtype, self.standardizer
-            encoders["image"], decoders["image"] = ConvEncoder(*size), ConvDecoder(*size)
-        if shape := shapes.get("state"):
-            size = model.state_layers, model.units
-            encoders["state"] = DenseEncoder(*size, dtype=dtype, name="state_encoder")
-            decoders["state"] = DenseDecoder(
-                shape, *size, std=model.state_std, dtype=dtype, name="state_decoder"
-            )
-        return encoders, decoders
-
-    def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Add Gaussian noise, or replace one-hot actions by uniform ones with that probability."""
-        amount = self._config.train.expl_amount
-        if not self._spec.discrete:
-            noise = amount * normal_noise(tf.shape(action), seed)
-            return tf.clip_by_value(action + noise, -1, 1)
-        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
-        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
-        return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
-
-    def _model_loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
-        section = self._config.model
-        return self.world_model.loss(
-            batch,
-            seed,
-            section.free_nats,
-            section.kl_scale,
-            section.discount_scale,
-            section.decoded,
-        )
-
-    def _imagine(self, start: State, seed: tf.Tensor) -> tuple[State, Metrics]:
-        return self.world_model.imagine(self.actor, start, self._config.objective.horizon, seed)
-
-    def _behaviour_losses(
-        self, start_discount: tf.Tensor, states: State, entropies: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
-        section = self._config.objective
-        feat = self.world_model.rssm.get_feat(states)
-        imagined = Imagined(
-            start=start_discount,
-            reward=self.world_model.reward(feat).mode(),
-            value=self.value(feat).mode(),
-            discount=self.world_model.discounts(feat),
-            entropy=entropies[section.entropy],
-            log_prob=self.world_model.log_prob(states),
-            gamma=section.discount,
-        )
-        objective = OBJECTIVES[self._config.variant]
-        terms = objective(imagined, section.alpha, section.confidence_clip)
-        actor_loss, value_loss = actor_value_losses(
-            imagined, terms, section["lambda"], section.weight_value_loss
-        )
-        share = imagined.share
-        weights = whole_batch(terms.weight * tf.ones_like(share))
-        mean, variance = tf.nn.weighted_moments(weights, 0, whole_batch(share))
-        metrics = {
-            "action_ent": tf.reduce_mean(share * entropies["tanh"][0]),
-            "policy_entropy": tf.reduce_mean(share * imagined.entropy[0]),
-            "imagined_reward": tf.reduce_mean(share * imagined.reward),
-            "imagined_value": tf.reduce_mean(share * imagined.value),
-            "confidence_mean": mean,
-            "confidence_std": tf.sqrt(variance),
-            "confidence_min": tf.reduce_min(weights),
-            "confidence_max": tf.reduce_max(weights),
-        }
-        return actor_loss, value_loss, metrics
-
-    def _gradients(self, tape: tf.GradientTape, part: str, loss: tf.Tensor) -> list[tf.Tensor]:
-        optimizer = self.optimizers[part]
-        return tape.gradient(loss, optimizer.weights, optimizer.loss_scale)
-
-    def _update(
-        self, losses: dict[str, tf.Tensor], gradients: dict[str, list[tf.Tensor]]
-    ) -> Metrics:
-        metrics, skipped = {}, []
-        for part, loss in losses.items():
-            norm, updated = tf.zeros([]), tf.constant(True)
-            if part in gradients:
-                norm, updated = self.optimizers[part].apply(gradients[part], loss)
-            metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
-            skipped.append(tf.cast(~updated, tf.float32))
-        return metrics | {"skipped_updates": tf.reduce_max(skipped)}
-
     def _build(self) -> None:
         """Create all weights by one pass over an empty batch, so that nothing is created later."""
         shapes = self._spec.observation | {"action": (self._spec.actions,)}
         shapes |= {"reward": (), "discount": ()}
-        length = max(2, self._config.model.decoded or 0)
+        length = max(2, self._config.model.decode_steps or 0)
         batch = {key: tf.zeros([1, length, *shape]) for key, shape in shapes.items()}
-        feat_size = self._config.model.stoch + self._config.model.deter
-        self.actor(tf.zeros([1, feat_size]))
-        self.value(tf.zeros([1, feat_size]))
-        self._model_loss(batch, tf.zeros([2], tf.int32))
-
-
-def merge_time(x: tf.Tensor) -> tf.Tensor:
-    """Merge batch and time, `[B, T, ...] -> [B * T, ...]`."""
-    return tf.reshape(x, [-1, *x.shape[2:]])
+        _, post, _ = self.world_model.loss(batch, tf.zeros([2], tf.int32))
+        feat = self.world_model.rssm.get_feat(post)
+        self.actor_critic.actor(feat)
+        self.actor_critic.value(feat)

@@ -1,12 +1,12 @@
 """Distributions of actions, latent states, images and scalars; all they compute is float32."""
 
 import math
-from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from dreamer_bird.agent.replicas import own_draw
+from dreamer_bird.agent.kernels import squared_norm
+from dreamer_bird.agent.replicas import per_replica_random
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -24,7 +24,7 @@ def normal_noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.
     `axis` is that of the batch, of which a replica may have a part.
     """
     seed = split_seed(seed, 1)[0] if seed is None else seed
-    return own_draw(lambda shape: tf.random.stateless_normal(shape, seed), shape, axis)
+    return per_replica_random(lambda shape: tf.random.stateless_normal(shape, seed), shape, axis)
 
 
 def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
@@ -59,15 +59,7 @@ class FixedNormal:
         batch = tf.shape(error)[: error.shape.rank - self._event_dims]
         error = tf.reshape(error, tf.concat([batch, [size]], 0))
         constant = size * (HALF_LOG_2PI + math.log(self._std))
-        return -0.5 / self._std**2 * _squared_norm(error) - constant
-
-
-@tf.custom_gradient
-def _squared_norm(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Sum squares, `[..., I] -> [...]`; the library's own gradient first copies that of the sum to
-    every element, which takes longer than all the rest.
-    """
-    return tf.reduce_sum(tf.square(x), -1), lambda gradient: 2 * gradient[..., None] * x
+        return -0.5 / self._std**2 * squared_norm(error) - constant
 
 
 class TanhNormal:
@@ -127,7 +119,7 @@ class OneHot:
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return a one-hot sample `[..., A]` whose gradient is that of the probabilities."""
         seed = split_seed(seed, 1)[0]
-        uniform = own_draw(
+        uniform = per_replica_random(
             lambda shape: tf.random.stateless_uniform(shape, seed, minval=1e-20),
             tf.shape(self._log_probs),
             axis=0,

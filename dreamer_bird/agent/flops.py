@@ -14,8 +14,10 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     """
     model, objective, actions = config.model, config.objective, spec.actions
     frames = config.replay.batch * config.replay.length
-    decoded = config.replay.batch * (model.decoded or config.replay.length)
-    imagined = config.replay.batch * (objective.starts or config.replay.length) * objective.horizon
+    decoded = config.replay.batch * (model.decode_steps or config.replay.length)
+    imagined = (
+        config.replay.batch * (objective.imagine_starts or config.replay.length) * objective.horizon
+    )
     feat = model.stoch + model.deter
     first, encoders, embed, decoders = _observations(config, spec, feat)
     prior, posterior = _rssm(config, actions, embed)

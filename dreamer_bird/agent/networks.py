@@ -8,7 +8,7 @@ from tensorflow_probability import distributions as tfd
 from dreamer_bird.agent.distributions import FixedNormal, OneHot, TanhNormal
 from dreamer_bird.agent.geometry import KERNEL, decoder_kernels, encoder_sides
 from dreamer_bird.agent.layers import Activation, Conv, Dense, TransposedConv
-from dreamer_bird.agent.standardizer import Standardizer
+from dreamer_bird.agent.preprocessing import Standardizer
 
 
 class ConvEncoder(tf.Module):

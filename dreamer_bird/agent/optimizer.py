@@ -4,6 +4,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import tensorflow as tf
 
+from dreamer_bird.agent.replicas import batch_mean
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # as Keras, which Dreamer uses
 GROWTH_INTERVAL = 2000  # finite updates after which the loss scale is doubled
 
@@ -33,12 +35,20 @@ class Optimizer(tf.Module):
         self.loss_scale = tf.Variable(2.0**15 if loss_scaling else 1.0, name="loss_scale")
         self.finite_in_a_row = tf.Variable(0, dtype=tf.int64, name="finite_in_a_row")
 
-    def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Update the variables with gradients times `loss_scale`, unless something is not finite.
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        """Return the gradients of a loss times `loss_scale`."""
+        return tape.gradient(loss, self.weights, self.loss_scale)
 
-        Returns the global norm of the gradients before clipping, and whether the variables were
-        updated: not if that norm or the loss is not finite.
+    def apply(
+        self, gradients: Sequence[tf.Tensor], loss: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Update the variables with `gradients` of a loss, unless something is not finite.
+
+        Returns the loss, the global norm of the gradients before clipping, and whether the
+        variables were updated: not if the loss or the norm is not finite. Of replicas the means
+        count.
         """
+        loss, gradients = batch_mean((loss, list(gradients)))
         gradients = [gradient / self.loss_scale for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
@@ -46,7 +56,7 @@ class Optimizer(tf.Module):
         tf.cond(finite, lambda: self._adam([g * factor for g in gradients]), lambda: None)
         if self.loss_scaling:
             self._adjust_scale(finite)
-        return norm, finite
+        return loss, norm, finite
 
     def named_variables(self, names: Mapping[Hashable, str]) -> dict[str, tf.Variable]:
         """Return the optimizer's own state, moments under the names of their variables."""

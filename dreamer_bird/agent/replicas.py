@@ -14,6 +14,24 @@ import tensorflow as tf
 Nest = TypeVar("Nest")  # tensors, or dicts, lists and tuples of them
 
 
+def run(
+    strategy: tf.distribute.Strategy,
+    update: Callable[..., dict[str, tf.Tensor]],
+    batch: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    *arguments: object,
+) -> dict[str, tf.Tensor]:
+    """Run an update on all replicas, each with its part of the batch; return its metrics' means."""
+
+    def on_replica(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch, seed = from_chief((batch, seed))
+        return batch_mean(update(own_part(batch), seed, *arguments))
+
+    metrics = strategy.run(on_replica, (batch, seed))
+    # All replicas have the same.
+    return {key: strategy.experimental_local_results(x)[0] for key, x in metrics.items()}
+
+
 def batch_mean(values: Nest) -> Nest:
     """Return the mean over all replicas of what each has computed; not to be differentiated."""
     count, _ = _replica()
@@ -42,10 +60,10 @@ def own_part(whole: Nest) -> Nest:
         return tf.nest.map_structure(part, whole)
 
 
-def own_draw(
+def per_replica_random(
     draw: Callable[[tf.Tensor], tf.Tensor], shape: tf.Tensor | list, axis: int
 ) -> tf.Tensor:
-    """Return this replica's part, of a shape, of random numbers drawn for the whole batch.
+    """Draw random numbers for the whole batch; return this replica's part, which has the shape.
 
     `draw` takes the shape of the whole, which is larger along `axis`.
     """

@@ -57,7 +57,7 @@ class RSSM(tf.Module):
         state = self.initial(tf.shape(action)[0]) if state is None else state
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         seeds = split_seed(post_seed, tf.shape(action)[1])
-        seen, of_deter = self._see(embed)
+        seen, of_deter = self._project_embeddings(embed)
         elements = (time_major(action), time_major(seen), seeds)
         if first is not None:
             kept = 1 - time_major(tf.cast(first, tf.float32))[..., None]
@@ -92,7 +92,7 @@ class RSSM(tf.Module):
         """Return posterior and prior `[B, ...]` one step on, given the embedding `[B, E]`."""
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         prior = self.img_step(prev_state, prev_action, prior_seed)
-        return self._posterior(prior["deter"], *self._see(embed), post_seed), prior
+        return self._posterior(prior["deter"], *self._project_embeddings(embed), post_seed), prior
 
     def img_step(
         self, prev_state: State, prev_action: tf.Tensor, seed: tf.Tensor | None = None
@@ -115,7 +115,7 @@ class RSSM(tf.Module):
     def _prior(self, deter: tf.Tensor, seed: tf.Tensor | None) -> State:
         return self._sample(self.img3(self.img2(deter)), deter, seed)
 
-    def _see(self, embed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _project_embeddings(self, embed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the share of embeddings `[..., E]` in the posterior's first layer, `[..., H]`, and
         the kernel of the deterministic state's share: the large one for all steps at once.
         """

@@ -1,74 +1,87 @@
 """The world model: what it learns from real sequences, and what it imagines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.agent.distributions import OneHot, TanhNormal, split_seed
 from dreamer_bird.agent.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
-from dreamer_bird.agent.replicas import batch_mean, own_draw
+from dreamer_bird.agent.preprocessing import Standardizer
+from dreamer_bird.agent.replicas import batch_mean, per_replica_random
 from dreamer_bird.agent.rssm import RSSM, State
+from dreamer_bird.envs.spaces import Spec
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
 
 # Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T], and
 # first, bool [B, T], where sequences go on from one episode into the next.
 Batch = dict[str, tf.Tensor]
+Metrics = dict[str, tf.Tensor]  # scalars
 Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
 
 
 class WorldModel(tf.Module):
     """Encoders, latent dynamics and the heads that predict observations, rewards and discounts."""
 
-    def __init__(
-        self,
-        encoders: dict[str, ConvEncoder | DenseEncoder],
-        rssm: RSSM,
-        decoders: dict[str, ConvDecoder | DenseDecoder],
-        reward: DenseDecoder,
-        discount: DenseDecoder | None,
-        gamma: float,
-    ):
-        """Take the networks, encoders and decoders by the name of their observation.
+    def __init__(self, settings: Mapping, gamma: float, spec: Spec, dtype: tf.DType):
+        """Build the networks.
 
-        Without a discount head every state's discount is `gamma`.
+        Args:
+            settings: the section `model` of configs.yaml.
+            gamma: the discount of a state that is not terminal, of all without a discount head.
+            spec: what the environment observes, and its actions.
+            dtype: in which products and convolutions are computed.
         """
         super().__init__("world_model")
-        self.encoders = encoders
-        self.rssm = rssm
-        self.decoders = decoders
-        self.reward = reward
-        self.discount = discount
-        self.gamma = gamma
+        self._settings, self.gamma = settings, gamma
+        shape = spec.observation.get("image")
+        self.standardizer = Standardizer(shape) if shape and settings["standardize"] else None
+        self.encoders: dict[str, ConvEncoder | DenseEncoder] = {}
+        self.decoders: dict[str, ConvDecoder | DenseDecoder] = {}
+        for observation, shape in spec.observation.items():
+            self._add_observation(observation, shape, dtype)
+        sizes = settings["stoch"], settings["deter"], settings["hidden"]
+        self.rssm = RSSM(*sizes, dtype=dtype)
+        units = settings["units"]
+        self.reward = DenseDecoder((), settings["reward_layers"], units, dtype=dtype, name="reward")
+        self.discount = None
+        if settings["discount_head"]:
+            layers = settings["discount_layers"]
+            self.discount = DenseDecoder((), layers, units, "binary", dtype=dtype, name="discount")
+
+    @property
+    def networks(self) -> list[tf.Module]:
+        """All networks, whose names and those of their variables name the weights."""
+        heads = [self.reward, *([self.discount] if self.discount else [])]
+        return [*self.encoders.values(), self.rssm, *self.decoders.values(), *heads]
+
+    def update_statistics(self, batch: Batch) -> None:
+        """Fold the batch's images into the mean image, where images are standardised."""
+        if self.standardizer:
+            self.standardizer.update(batch["image"])
 
     def embed(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Return the embeddings of all observations, one after another, `[..., E]`."""
         return tf.concat([encoder(obs) for encoder in self.encoders.values()], -1)
 
-    def loss(
-        self,
-        batch: Batch,
-        seed: tf.Tensor,
-        free_nats: float,
-        kl_scale: float,
-        discount_scale: float,
-        decoded: int | None = None,
-    ) -> tuple[tf.Tensor, State, dict[str, tf.Tensor]]:
+    def loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9).
 
-        Observations are decoded at `decoded` steps of each sequence, drawn at random: an unbiased
-        estimate of their loss. None: at all of them.
+        With `decode_steps`, observations are decoded at so many steps of each sequence, drawn at
+        random: an unbiased estimate of their loss.
         """
+        settings = self._settings
         embed, first = self.embed(batch), batch.get("first")
         post, prior = self.rssm.observe(embed, batch["action"], seed=seed, first=first)
         feat = self.rssm.get_feat(post)
         post_dist, prior_dist = self.rssm.get_dist(post), self.rssm.get_dist(prior)
         kl = tf.reduce_mean(tfd.kl_divergence(post_dist, prior_dist))
-        # Below the free nats, of which the whole batch decides, it is a constant.
+        # Free nats: no gradient while the mean of the whole batch is below the threshold.
+        free_nats = settings["free_nats"]
         div = tf.where(batch_mean(tf.stop_gradient(kl)) > free_nats, kl, free_nats)
         seen = {"feat": feat} | {key: batch[key] for key in self.decoders}
-        seen = some_steps(seen, decoded, seed)
+        seen = some_steps(seen, settings["decode_steps"], seed)
         losses = {
             f"{key}_loss": -tf.reduce_mean(decoder(seen["feat"]).log_prob(seen[key]))
             for key, decoder in self.decoders.items()
@@ -77,8 +90,8 @@ class WorldModel(tf.Module):
         if self.discount:
             target = self.gamma * batch["discount"]
             log_prob = tf.reduce_mean(self.discount(feat).log_prob(target))
-            losses["discount_loss"] = -discount_scale * log_prob
-        loss = kl_scale * div + tf.add_n(list(losses.values()))
+            losses["discount_loss"] = -settings["discount_scale"] * log_prob
+        loss = settings["kl_scale"] * div + tf.add_n(list(losses.values()))
         metrics = {
             **losses,
             "model_loss": loss,
@@ -170,6 +183,22 @@ class WorldModel(tf.Module):
         distance = tf.norm(prior["mean"] - windows(post["mean"]), axis=-1)
         return tf.reduce_mean(distance, 0)
 
+    def _add_observation(self, observation: str, shape: tuple[int, ...], dtype: tf.DType) -> None:
+        """Build the encoder and the decoder of an observation, `image` or `state`."""
+        settings = self._settings
+        if observation == "image":
+            act = getattr(tf.nn, settings["conv_act"])
+            size = settings["depth"], act, shape, dtype, self.standardizer
+            networks = ConvEncoder(*size), ConvDecoder(*size)
+        else:
+            size = settings["state_layers"], settings["units"]
+            std = settings["state_std"]
+            networks = (
+                DenseEncoder(*size, dtype=dtype, name="state_encoder"),
+                DenseDecoder(shape, *size, std=std, dtype=dtype, name="state_decoder"),
+            )
+        self.encoders[observation], self.decoders[observation] = networks
+
 
 def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
     """Return `count` steps of each sequence, `[B, T, ...] -> [B, count, ...]`, drawn at random
@@ -179,6 +208,8 @@ def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
         return sequences
     shape = tf.shape(next(iter(sequences.values())))[:2]
     seed = tf.random.experimental.stateless_fold_in(seed, 0)
-    scores = own_draw(lambda shape: tf.random.stateless_uniform(shape, seed), shape, axis=0)
+    scores = per_replica_random(
+        lambda shape: tf.random.stateless_uniform(shape, seed), shape, axis=0
+    )
     steps = tf.math.top_k(scores, count).indices
     return {key: tf.gather(value, steps, batch_dims=1) for key, value in sequences.items()}

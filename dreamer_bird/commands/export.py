@@ -57,7 +57,7 @@ def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
 
     model = agent.world_model
     exported = tf.Module("policy")
-    exported.networks = [*model.encoders.values(), model.rssm, agent.actor]
+    exported.networks = [*model.encoders.values(), model.rssm, agent.actor_critic.actor]
     batch_size = tf.TensorSpec([], tf.int32, "batch_size")
     exported.initial = tf.function(agent.initial, input_signature=[batch_size])
 

@@ -253,7 +253,7 @@ def test_optimizers_share_no_variables(agent):
 def test_an_optimizer_changes_its_own_weights_alone(make_agent, batch, seed, monkeypatch, only):
     agent = make_agent()
     for key in NETWORKS.keys() - {only}:
-        skip = (tf.zeros([]), tf.constant(False))
+        skip = (tf.zeros([]), tf.zeros([]), tf.constant(False))
         monkeypatch.setattr(agent.optimizers[key], "apply", lambda *_, skip=skip: skip)
     before = snapshot(agent)
     eager_step(agent, batch, seed)
@@ -265,7 +265,7 @@ def test_an_optimizer_changes_its_own_weights_alone(make_agent, batch, seed, mon
 
 def test_the_world_model_learns_nothing_from_actor_and_value(make_agent, batch, seed):
     plain, other = make_agent(), make_agent()
-    for network in (other.actor, other.value):
+    for network in (other.actor_critic.actor, other.actor_critic.value):
         for variable in network.trainable_variables:
             variable.assign_add(tf.ones_like(variable))
     states = []
@@ -279,7 +279,7 @@ def test_the_world_model_learns_nothing_from_actor_and_value(make_agent, batch, 
 def test_all_gradients_are_of_the_weights_before_the_update(make_agent, batch, seed, monkeypatch):
     """Skipping the model's update leaves those of actor and value as they were."""
     plain, frozen = make_agent(), make_agent()
-    skip = (tf.zeros([]), tf.constant(False))
+    skip = (tf.zeros([]), tf.zeros([]), tf.constant(False))
     monkeypatch.setattr(frozen.optimizers["model"], "apply", lambda *_: skip)
     for agent in (plain, frozen):
         eager_step(agent, batch, seed)
@@ -376,7 +376,7 @@ def test_discount_head(make_agent, batch, seed):
     assert {n: tuple(v.shape) for n, v in named.items() if n.startswith("discount")} == expected
     scaled = {**batch, "image": scale_image(batch["image"])}
     scaled["discount"] = tf.constant(np.eye(BATCH, LENGTH), tf.float32)
-    loss, post, metrics = agent.world_model.loss(scaled, seed, 3.0, 1.0, 4.0)
+    loss, post, metrics = agent.world_model.loss(scaled, seed)
     feat = agent.world_model.rssm.get_feat(post)
     probs = agent.world_model.discounts(feat).numpy().astype(np.float64)
     logits = special.logit(probs)
@@ -385,7 +385,8 @@ def test_discount_head(make_agent, batch, seed):
     target = 0.99 * np.eye(BATCH, LENGTH)
     log_prob = target * special.log_expit(logits) + (1 - target) * special.log_expit(-logits)
     assert float(metrics["discount_loss"]) == pytest.approx(-4 * log_prob.mean(), rel=1e-4)
-    total = metrics["image_loss"] + metrics["reward_loss"] + metrics["discount_loss"] + 3
+    total = metrics["image_loss"] + metrics["reward_loss"] + metrics["discount_loss"]
+    total += metrics["div"]
     assert float(loss) == pytest.approx(float(total), rel=1e-6)
     before = snapshot(agent)
     step_metrics = eager_step(agent, batch, seed)

@@ -54,7 +54,7 @@ def test_a_step_is_the_sum_of_its_parts():
     longest = flops_per_step(load(base | {"objective.horizon": 6}, ["debug"]), pixels)
     assert longest - longer == longer - one > 0
     # Half the steps decoded, and imagined from.
-    drawn = base | {"model.decoded": 1, "objective.starts": 1}
+    drawn = base | {"model.decode_steps": 1, "objective.imagine_starts": 1}
     half = flops_per_step(load(drawn, ["debug"]), pixels)
     image = decoder(4, 24)
     assert one - half == 3 * image + (longer - one) / 2

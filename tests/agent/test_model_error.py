@@ -32,7 +32,7 @@ def posteriors(model, batch, seed):
     states, state = [], model.rssm.initial(BATCH)
     for t in range(length):
         deter = model.rssm.img_step(state, batch["action"][:, t], seed)["deter"]
-        state = model.rssm._posterior(deter, *model.rssm._see(embed[:, t]), noise[t])
+        state = model.rssm._posterior(deter, *model.rssm._project_embeddings(embed[:, t]), noise[t])
         states.append(state)
     return states
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dreamer_bird.agent.actor_critic import Rollouts
 from dreamer_bird.agent.objectives import (
     OBJECTIVES,
     Imagined,
@@ -268,20 +269,20 @@ def test_terminal_starts_give_actor_and_value_no_gradient(make_agent, seed, vari
     """Gradients of their weights are what the other half of the rollouts gives alone."""
     agent = make_agent(variant=variant, objective__alpha=0.3, objective__weight_value_loss=True)
     start = {
-        key: tf.random.stateless_normal([8, value.shape[-1]], seed)
+        key: tf.random.stateless_normal([1, 8, value.shape[-1]], seed)
         for key, value in agent.world_model.rssm.initial(8).items()
     }
     found = []
     for half in (False, True):
         with tf.GradientTape(persistent=True) as tape:
-            states, entropies = agent._imagine(start, seed)
-            discount = tf.constant([1.0, 0.0] * 4)
+            discount = tf.constant([[1.0, 0.0] * 4])
+            rollouts = agent.actor_critic.imagine(agent.world_model, start, discount, seed)
             if half:
-                states, entropies = tf.nest.map_structure(lambda x: x[:, ::2], (states, entropies))
-                discount = tf.ones([4])
-            actor_loss, value_loss, _ = agent._behaviour_losses(discount, states, entropies)
-        actor = tape.gradient(actor_loss, agent.actor.trainable_variables)
-        value = tape.gradient(value_loss, agent.value.trainable_variables)
+                states, entropies = tf.nest.map_structure(lambda x: x[:, ::2], rollouts[1:])
+                rollouts = Rollouts(tf.ones([4]), states, entropies)
+            actor_loss, value_loss, _ = agent.actor_critic.losses(agent.world_model, rollouts)
+        actor = tape.gradient(actor_loss, agent.actor_critic.actor.trainable_variables)
+        value = tape.gradient(value_loss, agent.actor_critic.value.trainable_variables)
         found.append([actor_loss, value_loss, *actor, *value])
     for ours, theirs in zip(*found, strict=True):
         size = np.abs(theirs).max()

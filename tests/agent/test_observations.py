@@ -60,7 +60,7 @@ def test_actions_and_rewards_are_left_alone():
 
 def test_the_state_is_decoded_with_its_deviation(make_agent, seed):
     agent, batch = make_agent(STATE_SPEC, model__state_std=0.2), preprocess(batch_of(STATE_SPEC))
-    loss, post, metrics = agent.world_model.loss(batch, seed, 0.0, 1.0, 1.0)
+    loss, post, metrics = agent.world_model.loss(batch, seed)
     mean = agent.world_model.decoders["state"](agent.world_model.rssm.get_feat(post)).mean()
     log_prob = stats.norm.logpdf(batch["state"], mean, 0.2).sum(-1).mean()
     assert float(metrics["state_loss"]) == pytest.approx(-log_prob, rel=1e-4)
@@ -79,7 +79,7 @@ def test_the_embedding_of_both_is_one_after_the_other(make_agent):
 @pytest.mark.parametrize("spec", [STATE_SPEC, BOTH_SPEC, DISCRETE_SPEC], ids=str)
 def test_every_weight_learns(make_agent, seed, spec):
     agent = make_agent(spec)
-    parts = agent.world_model, agent.actor, agent.value
+    parts = agent.world_model, agent.actor_critic.actor, agent.actor_critic.value
     weights = [weight for part in parts for weight in part.trainable_variables]
     before = [weight.numpy() for weight in weights]
     metrics = agent.train_step(batch_of(spec), seed)
@@ -99,7 +99,7 @@ def test_discrete_actions_are_one_hot_and_replaced_as_often_as_asked(make_agent,
     count = 3000
     obs = {"state": tf.zeros([count, STATE])}
     # A policy that always wants the first action.
-    agent.actor.hout.bias.assign([30.0, 0.0, 0.0])
+    agent.actor_critic.actor.hout.bias.assign([30.0, 0.0, 0.0])
     action, _ = agent.policy(obs, agent.initial(count), seed, True)
     np.testing.assert_array_equal(np.sort(action, -1), np.tile([0, 0, 1], (count, 1)))
     shares = action.numpy().mean(0)
@@ -112,6 +112,6 @@ def test_the_actor_learns_through_discrete_actions(make_agent, seed):
     agent = make_agent(DISCRETE_SPEC)
     model, start = agent.world_model, agent.world_model.rssm.initial(4)
     with tf.GradientTape() as tape:
-        states, _ = model.imagine(agent.actor, start, 2, seed)
+        states, _ = model.imagine(agent.actor_critic.actor, start, 2, seed)
         reward = tf.reduce_sum(model.reward(model.rssm.get_feat(states)).mode())
-    assert np.abs(tape.gradient(reward, agent.actor.hout.kernel)).max() > 0
+    assert np.abs(tape.gradient(reward, agent.actor_critic.actor.hout.kernel)).max() > 0

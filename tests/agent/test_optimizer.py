@@ -23,7 +23,7 @@ def random_gradients(step):
 
 def apply(optimizer, gradients, loss=LOSS):
     """Apply gradients of the unscaled loss, as a caller differentiates the scaled one."""
-    return optimizer.apply([g * optimizer.loss_scale for g in gradients], loss)
+    return optimizer.apply([g * optimizer.loss_scale for g in gradients], loss)[1:]
 
 
 def state(optimizer):

@@ -35,7 +35,7 @@ def test_evaluation_acts_with_the_mode(agent, images, seed):
     np.testing.assert_array_equal(action, again)
     np.testing.assert_array_equal(action, carried)
     # The mode at the latent state itself: no exploration noise on top.
-    dist = agent.actor(agent.world_model.rssm.get_feat(latent))
+    dist = agent.actor_critic.actor(agent.world_model.rssm.get_feat(latent))
     mode = dist.mode(tf.random.split(seed, 3)[1])
     np.testing.assert_allclose(action, mode, atol=1e-6)
     assert np.abs(action).max() <= 1
@@ -44,7 +44,7 @@ def test_evaluation_acts_with_the_mode(agent, images, seed):
 def test_training_samples_and_explores(agent, images, seed):
     action, (latent, carried) = act(agent, images, agent.initial(16), seed, True)
     np.testing.assert_array_equal(action, carried)
-    dist = agent.actor(agent.world_model.rssm.get_feat(latent))
+    dist = agent.actor_critic.actor(agent.world_model.rssm.get_feat(latent))
     noise = action - dist.sample(tf.random.split(seed, 3)[1])
     inside = np.abs(action) < 1
     assert inside.any() and (~inside).any()
@@ -60,7 +60,7 @@ def test_exploration_noise_has_its_standard_deviation(make_agent, seed):
     images = {"image": tf.zeros([2000, 64, 64, 3], tf.uint8)}
     agent.world_model.embed = lambda obs: tf.zeros([2000, 128])  # the noise needs no images
     action, (latent, _) = act(agent, images, agent.initial(2000), seed, True)
-    dist = agent.actor(agent.world_model.rssm.get_feat(latent))
+    dist = agent.actor_critic.actor(agent.world_model.rssm.get_feat(latent))
     noise = (action - dist.sample(tf.random.split(seed, 3)[1])).numpy()
     assert stats.kstest(noise.ravel() / 0.05, "norm").pvalue > 0.01
 

@@ -73,7 +73,14 @@ def assert_skipped(found):
 
 
 def test_two_replicas_share_the_mean_image_and_the_steps_drawn(tmp_path):
-    drawn = ("--model.standardize", "true", "--model.decoded", "2", "--objective.starts", "3")
+    drawn = (
+        "--model.standardize",
+        "true",
+        "--model.decode_steps",
+        "2",
+        "--objective.imagine_starts",
+        "3",
+    )
     one, two = updates(tmp_path, "1,2", *PIXELS, *drawn)
     assert_same_updates(two, one)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dreamer_bird.agent.returns import discount_weights, lambda_return
+from dreamer_bird.agent.objectives import discount_weights, lambda_return
 
 H, N = 7, 5
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import stats
 from sizes import BATCH, LENGTH
 
-from dreamer_bird.agent.agent import merge_time
+from dreamer_bird.agent.actor_critic import merge_time
 from dreamer_bird.agent.distributions import split_seed
 from dreamer_bird.agent.preprocessing import scale_image
 from dreamer_bird.agent.world_model import some_steps
@@ -23,16 +23,21 @@ def make_start(agent, count=5):
     return {key: tf.constant(value, tf.float32) for key, value in state.items()}
 
 
+def change_settings(monkeypatch, model, **changes):
+    monkeypatch.setattr(model, "_settings", {**model._settings, **changes})
+
+
 def test_merge_time():
     x = np.arange(24).reshape(2, 3, 4)
     np.testing.assert_array_equal(merge_time(tf.constant(x)), x.reshape(6, 4))
 
 
 @pytest.mark.parametrize("free_nats, kl_scale", [(0.0, 1.0), (0.0, 2.5), (3.0, 1.0), (3.0, 2.5)])
-def test_model_loss(agent, batch, seed, free_nats, kl_scale):
+def test_model_loss(agent, batch, seed, monkeypatch, free_nats, kl_scale):
     batch = {**batch, "image": scale_image(batch["image"])}
     model = agent.world_model
-    loss, post, metrics = model.loss(batch, seed, free_nats, kl_scale, 10.0)
+    change_settings(monkeypatch, model, free_nats=free_nats, kl_scale=kl_scale)
+    loss, post, metrics = model.loss(batch, seed)
     # The posterior's own samples, and all distributions written out.
     feat = np.concatenate([post["stoch"], post["deter"]], -1)
     image_error = (model.decoders["image"](feat).mean() - batch["image"]).numpy().astype(np.float64)
@@ -54,13 +59,12 @@ def test_model_loss(agent, batch, seed, free_nats, kl_scale):
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_loss_of_the_steps_decoded_is_on_average_that_of_all(agent, batch, seed):
+def test_the_loss_of_the_steps_decoded_is_on_average_that_of_all(agent, batch, seed, monkeypatch):
     batch = {**batch, "image": scale_image(batch["image"])}
-    losses = [
-        agent.world_model.loss(batch, seed + number, 0.0, 1.0, 10.0, decoded)[2]
-        for decoded in (None, 1, 3)
-        for number in range(60)
-    ]
+    losses = []
+    for steps in (None, 1, 3):
+        change_settings(monkeypatch, agent.world_model, decode_steps=steps)
+        losses += [agent.world_model.loss(batch, seed + number)[2] for number in range(60)]
     images = np.array([metrics["image_loss"] for metrics in losses]).reshape(3, 60)
     for some in images[1:]:
         apart = some - images[0]  # of the same posteriors
@@ -84,12 +88,13 @@ def test_some_steps_are_drawn_from_each_sequence_without_repeating(seed):
     assert np.any(steps != some_steps(sequences, 4, seed + 1)["step"])
 
 
-def test_free_nats_stop_the_gradient_of_the_divergence(agent, batch, seed):
+def test_free_nats_stop_the_gradient_of_the_divergence(agent, batch, seed, monkeypatch):
     batch = {**batch, "image": scale_image(batch["image"])}
     prior_alone = agent.world_model.rssm.img3.kernel
     for free_nats, learns in ((3.0, False), (0.0, True)):
         with tf.GradientTape() as tape:
-            loss, _, _ = agent.world_model.loss(batch, seed, free_nats, 1.0, 10.0)
+            change_settings(monkeypatch, agent.world_model, free_nats=free_nats)
+            loss, _, _ = agent.world_model.loss(batch, seed)
         assert bool(tape.gradient(loss, prior_alone).numpy().any()) == learns
 
 
@@ -102,21 +107,21 @@ def test_actor_learns_through_the_discount_head(make_agent, seed):
     """The predicted discounts of imagined states depend on the actions."""
     agent = make_agent(model__discount_head=True)
     with tf.GradientTape() as tape:
-        states, _ = agent.world_model.imagine(agent.actor, make_start(agent), 3, seed)
+        states, _ = agent.world_model.imagine(agent.actor_critic.actor, make_start(agent), 3, seed)
         feat = agent.world_model.rssm.get_feat(states)
         total = tf.reduce_sum(agent.world_model.discounts(feat))
-    gradients = tape.gradient(total, agent.actor.trainable_variables)
+    gradients = tape.gradient(total, agent.actor_critic.actor.trainable_variables)
     assert all(gradient.numpy().any() for gradient in gradients)
 
 
 def test_imagine_step_by_step(agent, seed):
     """Against single steps of policy and prior, with the seeds that it gives them."""
     model, start, horizon = agent.world_model, make_start(agent), 4
-    states, entropies = model.imagine(agent.actor, start, horizon, seed)
+    states, entropies = model.imagine(agent.actor_critic.actor, start, horizon, seed)
     before = start
     for h, step_seed in enumerate(tf.unstack(split_seed(seed, horizon))):
         action_seed, state_seed = tf.unstack(tf.random.split(step_seed))
-        dist = agent.actor(model.rssm.get_feat(before))
+        dist = agent.actor_critic.actor(model.rssm.get_feat(before))
         # Step 0 acts from the start states, so that theirs is the first entropy.
         np.testing.assert_allclose(
             entropies["gaussian"][h], np.log(dist.std * np.sqrt(2 * np.pi * np.e)).sum(-1), 1e-5
@@ -133,13 +138,13 @@ def test_imagine_step_by_step(agent, seed):
 
 def test_imagined_samples_differ_between_steps_and_rollouts(agent, seed):
     start = {key: tf.zeros([5, *value.shape[1:]]) for key, value in make_start(agent).items()}
-    states, _ = agent.world_model.imagine(agent.actor, start, 4, seed)
+    states, _ = agent.world_model.imagine(agent.actor_critic.actor, start, 4, seed)
     noise = ((states["stoch"] - states["mean"]) / states["std"]).numpy()
     assert len(np.unique(noise)) == noise.size
 
 
 def test_log_prob_is_the_density_under_the_prior(agent, seed):
-    states, _ = agent.world_model.imagine(agent.actor, make_start(agent), 4, seed)
+    states, _ = agent.world_model.imagine(agent.actor_critic.actor, make_start(agent), 4, seed)
     mean, std, stoch = (states[key].numpy() for key in ("mean", "std", "stoch"))
     expected = stats.norm.logpdf(stoch, mean, std).sum(-1)
     np.testing.assert_allclose(agent.world_model.log_prob(states), expected, rtol=1e-4)
@@ -149,9 +154,9 @@ def test_the_actor_learns_through_the_dynamics_and_not_through_its_inputs(agent,
     start = make_start(agent)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(start)
-        states, entropies = agent.world_model.imagine(agent.actor, start, 3, seed)
+        states, entropies = agent.world_model.imagine(agent.actor_critic.actor, start, 3, seed)
         last, entropy = tf.reduce_sum(states["deter"][-1]), tf.reduce_sum(entropies["tanh"][0])
-    weights = agent.actor.trainable_variables
+    weights = agent.actor_critic.actor.trainable_variables
     assert all(gradient.numpy().any() for gradient in tape.gradient(last, weights))
     assert all(gradient.numpy().any() for gradient in tape.gradient(entropy, weights))
     assert tape.gradient(entropy, start["deter"]) is None  # its inputs are given

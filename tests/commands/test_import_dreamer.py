@@ -162,7 +162,7 @@ def test_the_agent_computes_what_the_arrays_say(agent):
     model, state = agent.world_model, {"stoch": stoch, "deter": deter, "mean": stoch, "std": stoch}
     ours = model.embed({"image": image.astype(np.float32)})
     posterior, imagined = model.rssm.obs_step(state, action, ours)
-    dist = agent.actor(feat)
+    dist = agent.actor_critic.actor(feat)
     for found, expected in [
         (ours, embed),
         (posterior["deter"], after),
@@ -171,7 +171,7 @@ def test_the_agent_computes_what_the_arrays_say(agent):
         (imagined["mean"], prior[:, :3]),
         (model.decoders["image"](feat).mode(), picture),
         (model.reward(feat).mode(), chain(feat, reward)[:, 0]),
-        (agent.value(feat).mode(), chain(feat, value)[:, 0]),
+        (agent.actor_critic.value(feat).mode(), chain(feat, value)[:, 0]),
         (dist.loc, 5 * np.tanh(mean / 5)),
         (dist.std, np.log1p(np.exp(std + np.log(np.expm1(5)))) + 1e-4),
     ]:

@@ -185,8 +185,8 @@ def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
 
 DRAWN = {
     "model.standardize": True,
-    "model.decoded": 3,
-    "objective.starts": 2,
+    "model.decode_steps": 3,
+    "objective.imagine_starts": 2,
     "actor.learning_starts": 3,
 }
 

@@ -45,7 +45,8 @@ def metrics(logdir):
 def finished(request, tmp_path_factory):
     """A run of 1200 environment steps, and the variant it trained."""
     logdir = tmp_path_factory.mktemp(request.param) / "run"
-    result = run(logdir, "--steps", "1200", variant=request.param)
+    flags = ["--steps", "1200", "--model.free_nats", "0"]  # so that every weight has a gradient
+    result = run(logdir, *flags, variant=request.param)
     assert result.returncode == 0, result.stderr
     return request.param, logdir, result
 

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dreamer_bird.agent.networks import ConvDecoder, ConvEncoder
-from dreamer_bird.agent.preprocessing import scale_image
-from dreamer_bird.agent.standardizer import Standardizer
+from dreamer_bird.agent.preprocessing import Standardizer, scale_image
 
 SHAPE = (16, 16, 3)
 

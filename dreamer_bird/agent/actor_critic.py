@@ -1,0 +1,118 @@
+"""Actor and value: how an agent acts, and what it learns from imagined rollouts."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from dreamer_bird.agent.distributions import OneHot, normal_noise
+from dreamer_bird.agent.networks import ActionDecoder, DenseDecoder
+from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
+from dreamer_bird.agent.replicas import whole_batch
+from dreamer_bird.agent.rssm import State
+from dreamer_bird.agent.world_model import Metrics, WorldModel, some_steps
+from dreamer_bird.config import Config
+from dreamer_bird.envs.spaces import Spec
+
+
+class Rollouts(NamedTuple):
+    """N imagined rollouts of H steps."""
+
+    start: tf.Tensor  # discount of the real state s_0, 0 where its episode had ended, [N]
+    states: State  # s_1..s_H, [H, N, ...]
+    entropies: dict[str, tf.Tensor]  # of the policy at s_0..s_{H-1}, `gaussian` and `tanh`, [H, N]
+
+
+class ActorCritic(tf.Module):
+    """The policy and the value of what it will gain."""
+
+    def __init__(self, config: Config, spec: Spec, dtype: tf.DType):
+        """Take the settings, and what actions are."""
+        super().__init__("actor_critic")
+        self._config, self._discrete = config, spec.discrete
+        actor, value = config.actor, config.value
+        self.actor = ActionDecoder(
+            spec.actions,
+            actor.layers,
+            actor.units,
+            "onehot" if spec.discrete else "tanh_normal",
+            init_std=actor.init_std,
+            min_std=actor.min_std,
+            mean_scale=actor.mean_scale,
+            dtype=dtype,
+        )
+        self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
+
+    def act(self, feat: tf.Tensor, seed: tf.Tensor, training: bool) -> tf.Tensor:
+        """Return actions `[B, A]` at features `[B, F]`: exploring if `training`, else the mode."""
+        action_seed, noise_seed = tf.unstack(tf.random.split(seed))
+        dist = self.actor(feat)
+        if training:
+            return self._explore(dist.sample(action_seed), noise_seed)
+        return dist.mode(action_seed)
+
+    def imagine(
+        self, model: WorldModel, post: State, discount: tf.Tensor, seed: tf.Tensor
+    ) -> Rollouts:
+        """Roll the policy out from posterior states `[B, L, ...]`, all or some drawn at random.
+
+        `discount` `[B, L]` is that of those states.
+        """
+        start = some_steps(
+            {**post, "discount": discount}, self._config.objective.imagine_starts, seed
+        )
+        start = {key: merge_time(value) for key, value in start.items()}
+        start_discount = start.pop("discount")
+        rollout = model.imagine(self.actor, start, self._config.objective.horizon, seed)
+        return Rollouts(start_discount, *rollout)
+
+    def losses(self, model: WorldModel, rollouts: Rollouts) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+        """Return the losses of actor and value (Eq. 5-12), and metrics."""
+        section = self._config.objective
+        feat = model.rssm.get_feat(rollouts.states)
+        imagined = Imagined(
+            start=rollouts.start,
+            reward=model.reward(feat).mode(),
+            value=self.value(feat).mode(),
+            discount=model.discounts(feat),
+            entropy=rollouts.entropies[section.entropy],
+            log_prob=model.log_prob(rollouts.states),
+            gamma=section.discount,
+        )
+        objective = OBJECTIVES[self._config.variant]
+        terms = objective(imagined, section.alpha, section.confidence_clip)
+        actor_loss, value_loss = actor_value_losses(
+            imagined, terms, section["lambda"], section.weight_value_loss
+        )
+        sampled_entropy = rollouts.entropies["tanh"]
+        return actor_loss, value_loss, _metrics(imagined, terms.weight, sampled_entropy)
+
+    def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Add Gaussian noise, or replace one-hot actions by uniform ones with that probability."""
+        amount = self._config.train.expl_amount
+        if not self._discrete:
+            noise = amount * normal_noise(tf.shape(action), seed)
+            return tf.clip_by_value(action + noise, -1, 1)
+        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
+        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
+        return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
+
+
+def merge_time(x: tf.Tensor) -> tf.Tensor:
+    """Merge batch and time, `[B, T, ...] -> [B * T, ...]`."""
+    return tf.reshape(x, [-1, *x.shape[2:]])
+
+
+def _metrics(imagined: Imagined, weight: tf.Tensor, sampled_entropy: tf.Tensor) -> Metrics:
+    share = imagined.share
+    weights = whole_batch(weight * tf.ones_like(share))
+    mean, variance = tf.nn.weighted_moments(weights, 0, whole_batch(share))
+    return {
+        "action_ent": tf.reduce_mean(share * sampled_entropy[0]),
+        "policy_entropy": tf.reduce_mean(share * imagined.entropy[0]),
+        "imagined_reward": tf.reduce_mean(share * imagined.reward),
+        "imagined_value": tf.reduce_mean(share * imagined.value),
+        "confidence_mean": mean,
+        "confidence_std": tf.sqrt(variance),
+        "confidence_min": tf.reduce_min(weights),
+        "confidence_max": tf.reduce_max(weights),
+    }
