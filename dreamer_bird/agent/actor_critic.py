@@ -42,9 +42,10 @@ class ActorCritic(tf.Module):
         )
         self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
 
-    def act(self, feat: tf.Tensor, seed: tf.Tensor, training: bool) -> tf.Tensor:
+    def act(
+        self, feat: tf.Tensor, action_seed: tf.Tensor, noise_seed: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         """Return actions `[B, A]` at features `[B, F]`: exploring if `training`, else the mode."""
-        action_seed, noise_seed = tf.unstack(tf.random.split(seed))
         dist = self.actor(feat)
         if training:
             return self._explore(dist.sample(action_seed), noise_seed)

@@ -66,12 +66,12 @@ class Agent(tf.Module):
         Returns actions `[B, A]`, in [-1, 1] or one-hot, sampled and explored with if `training`,
         else the mode of the policy, and the state to pass with the next observations.
         """
-        latent_seed, action_seed = tf.unstack(tf.random.split(seed))
+        latent_seed, *action_seeds = tf.unstack(tf.random.split(seed, 3))
         latent, action = state
         embed = self.world_model.embed(preprocess(obs))
         latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
         feat = self.world_model.rssm.get_feat(latent)
-        action = self.actor_critic.act(feat, action_seed, training)
+        action = self.actor_critic.act(feat, *action_seeds, training)
         return action, (latent, action)
 
     def act(
