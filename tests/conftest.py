@@ -1,8 +1,10 @@
 """Fixtures shared by the tests; TensorFlow is imported only where a fixture needs it."""
 
+import json
 import os
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from command_line import command
 from noise_env import SIZE, STEPS, Noise
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
 
+from dreamer_bird.analysis.curves import Curve
+from dreamer_bird.analysis.logs import Log
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.training.hosts import Hosts
@@ -178,3 +182,37 @@ def seed():
     import tensorflow as tf
 
     return tf.constant(seeds.stateless(0, "test", 0))
+
+
+@pytest.fixture
+def make_log():
+    """Build a log in memory from points, `{key: [(step, value), ...]}` or returns alone."""
+
+    def make(points, task="dmc_walker_walk", method="bird", seed=0) -> Log:
+        curves = points if isinstance(points, dict) else {"test/return": points}
+        for key, pairs in curves.items():
+            steps, values = zip(*pairs, strict=True)
+            curves = {**curves, key: Curve(np.array(steps), np.array(values, float))}
+        return Log(task, method, str(seed), Path(f"{task}/{method}/{seed}"), curves)
+
+    return make
+
+
+@pytest.fixture
+def write_log(tmp_path):
+    """Write metrics.jsonl of returns `[(step, value), ...]` or of raw lines; return its path."""
+
+    def write(name, points=(), lines=(), key="test/return") -> Path:
+        path = tmp_path / name / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [json.dumps({"step": int(step), key: value}) for step, value in points]
+        path.write_text("".join(f"{line}\n" for line in [*rows, *lines]))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_command(tmp_path):
+    """Run `run.py` in an empty folder."""
+    return partial(command, cwd=tmp_path)

@@ -21,7 +21,8 @@ from dreamer_bird.envs.checks import Checked
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 # Where the commands that take flags of training read them.
-LOADERS = ("cli", "bench", "doctor.examine", "importing", "sweep.plan")
+COMMANDS_WITH_SETTINGS = ("bench", "doctor.examine", "import_dreamer", "sweep.plan")
+LOADERS = ("cli", *(f"commands.{name}" for name in COMMANDS_WITH_SETTINGS))
 TINY = ["--configs", "debug", "--steps", "60", "--env.time_limit", "30", "--train.updates", "1"]
 
 

@@ -41,6 +41,16 @@ class PublishedCurve(NamedTuple):
     source: str
     note: str
 
+    def until(self, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return step, mean and standard deviation [N] up to a step.
+
+        At that step they are interpolated; N is 0 where the curve starts after it.
+        """
+        steps = np.append(self.step[self.step < end], min(end, self.step[-1]))
+        steps = steps[steps >= self.step[0]]
+        mean, std = (np.interp(steps, self.step, values) for values in (self.mean, self.std))
+        return steps, mean, std
+
 
 def published_scores(task: str | None = None) -> list[Score]:
     """Return the published scores on a task, or on all."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from dreamer_bird.analysis import style
-from dreamer_bird.analysis.bands import until
 from dreamer_bird.analysis.baselines import PublishedCurve, Score
 
 _BAND = "2E"  # opacity of a shaded area, as the last two digits of a colour
@@ -84,7 +83,7 @@ def score_traces(scores: Iterable[Score], steps: list[int]) -> list[dict]:
 
 def published_trace(curve: PublishedCurve, end: int) -> dict:
     """Return the area of a published curve up to the step `end`: a deviation from its mean."""
-    step, mean, std = until(curve, end)
+    step, mean, std = curve.until(end)
     look, label = style.PUBLISHED_CURVE, style.curve_label(curve)
     return _area(step, mean - std, mean + std, look.colour, published_group(label))
 

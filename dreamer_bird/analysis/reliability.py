@@ -1,7 +1,8 @@
 """How reliable a difference is, across tasks and seeds: the statistics of the library rliable."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import NamedTuple
 
@@ -82,15 +83,25 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> Estima
 def _estimate(scores: list[np.ndarray], metric: Callable, repetitions: int) -> Estimate:
     from rliable.library import get_interval_estimates
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _same_draws():
         warnings.simplefilter("ignore", FutureWarning)  # of arch, on how rliable calls it
         points, intervals = get_interval_estimates(
             {"": scores if len(scores) > 1 else scores[0]},
             lambda *samples: np.array([metric(*samples)]),
             reps=repetitions,
-            random_state=np.random.RandomState(0),  # the same logs, the same table
         )
     value = float(points[""][0])
     if min(map(len, scores)) == 1:  # every resample is the same: an interval would mislead
         return Estimate(value, None, None)
     return Estimate(value, *map(float, intervals[""][:, 0]))
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Have the same logs give the same table: rliable draws from NumPy's global generator."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)

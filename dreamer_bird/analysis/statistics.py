@@ -5,7 +5,7 @@ in ((k - 1/2) w, (k + 1/2) w] and stands at its centre k w. Nothing is extrapola
 a point in a bin does not count there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
 
 BINS = 50  # about as many as the longest curve is cut into
+RESAMPLES = 2000  # of the seeds, for a bootstrap interval
 
 
 class Spread(NamedTuple):
@@ -89,6 +90,19 @@ def aggregate(
     return pd.DataFrame({**named, "seeds": values.count()}).reset_index()
 
 
+def bands(logs: Sequence[Log], key: str | None, band: str) -> pd.DataFrame:
+    """Return the table of `aggregate` with columns low and high, the ends of the shaded area.
+
+    With band "std" they are a standard deviation from the mean, with "ci" the ends of the 95%
+    percentile bootstrap interval of the mean, for which whole seeds are drawn with replacement.
+    """
+    table = aggregate(logs, key)
+    if band == "std":
+        return table.assign(low=table["mean"] - table["std"], high=table["mean"] + table["std"])
+    intervals = pd.concat(_intervals(logs, key))
+    return table.merge(intervals, on=["task", "method", "step"], validate="one_to_one")
+
+
 def mean_curve(curves: Sequence[Curve], width: int) -> Curve:
     """Return the mean of curves, one a seed, in the bins where every one of them has a point.
 
@@ -139,6 +153,26 @@ def _bins(curve: Curve, width: int) -> pd.DataFrame:
     bins, where, counts = np.unique(bins, return_inverse=True, return_counts=True)
     means = {name: np.bincount(where, axis) / counts for name, axis in curve._asdict().items()}
     return pd.DataFrame(means, index=bins * width)
+
+
+def _intervals(logs: Sequence[Log], key: str | None) -> Iterator[pd.DataFrame]:
+    for task in {log.task for log in logs}:
+        runs = [(log, _curve(log, key)) for log in logs if log.task == task]
+        width = bin_width(curve for _, curve in runs)
+        for method in {log.method for log, _ in runs}:
+            curves = [binned(curve, width) for log, curve in runs if log.method == method]
+            seeds = pd.concat([pd.Series(curve.value, curve.step) for curve in curves], axis=1)
+            low, high = _bootstrap(seeds.to_numpy())
+            ends = {"step": seeds.index, "low": low, "high": high}
+            yield pd.DataFrame({"task": task, "method": method, **ends})
+
+
+def _bootstrap(values: np.ndarray) -> np.ndarray:
+    """Return the interval [2, bins] of the mean over seeds of values [bins, seeds], NaN if none."""
+    seeds = values.shape[1]
+    draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    drawn = np.ma.masked_invalid(values)[:, draws]
+    return np.nanpercentile(drawn.mean(axis=2).filled(np.nan), [2.5, 97.5], axis=1)
 
 
 def _curve(log: Log, key: str | None) -> Curve:

@@ -1,7 +1,7 @@
-"""Tables of a comparison for a terminal, at most 100 columns wide."""
+"""The parts of a comparison in words and tables: a terminal prints them, a page shows them."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -10,52 +10,65 @@ from rich.text import Text
 
 from dreamer_bird.analysis.logs import title
 
-WIDTH = 100
+WIDTH = 100  # columns that all tables fit into
 _COLUMNS = 4  # of values with their deviations, that fit beside a method
 _NONE = "-"  # for what does not exist
 
 
-class _Part(NamedTuple):
-    heading: str
-    table: Table
+class Part(NamedTuple):
+    """A heading, a note, the source of published results, or a table below its caption."""
+
+    kind: Literal["heading", "note", "source", "table"]
+    text: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    texts: int = 1  # the first so many columns hold words, the others numbers
 
 
-def show(comparison: dict, console: Console) -> None:
-    """Print a comparison as `comparison.compare_logs` returns it."""
+def show(parts: Iterable[Part], console: Console) -> None:
+    """Print parts; all but notes have a blank line above."""
+    for part in parts:
+        above = "" if part.kind == "note" else "\n"
+        style = "bold" if part.kind == "heading" else "dim"
+        console.print(Text(above + part.text, style=style))
+        if part.kind == "table":
+            table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+            for number, name in enumerate(part.columns):
+                table.add_column(name, justify="left" if number < part.texts else "right")
+            for row in part.rows:
+                table.add_row(*row)
+            console.print(table)
+
+
+def comparison_parts(comparison: dict) -> Iterator[Part]:
+    """Yield the parts of a comparison as `summary.compare_logs` returns it."""
     for task in comparison["tasks"]:
-        console.print(Text(f"\n{task['task']}", style="bold"))
-        _print(_values(task, comparison["key"] or "return"), console)
+        yield Part("heading", task["task"])
+        yield from _values(task, comparison["key"] or "return")
         if scores := ", ".join(map(_published, task["published"])):
-            console.print(Text(f"published: {scores}", style="dim"))
+            yield Part("note", f"published: {scores}")
         if task["scores"]:
-            _print([_reach(task, comparison["against"])], console)
-        _print(map(_difference, task["differences"]), console)
+            yield _reach(task, comparison["against"])
+        yield from map(_difference, task["differences"])
     methods = (method for task in comparison["tasks"] for method in task["methods"])
     for method, source in {m["method"]: m["source"] for m in methods if m["source"]}.items():
-        console.print(Text(f"\n{title(method)}: {source}", style="dim"))
-    if across := comparison["across"]:
-        console.print(Text("\nacross tasks and seeds", style="bold"))
-        if across["tasks"]:
-            _print(_across(across), console)
-        else:
-            which = "DeepMind Control Suite on which every method has a return"
-            console.print(f"no task of the {which} at the last step shown")
-        if others := ", ".join(across["left_out"]):
-            why = "returns of the DeepMind Control Suite alone are out of 1000"
-            console.print(Text(f"left out: {others}: {why}", style="dim"))
+        yield Part("source", f"{title(method)}: {source}")
+    if comparison["across"]:
+        yield from _across(comparison["across"])
 
 
-def show_published(scores: Iterable[dict], console: Console) -> None:
-    """Print published scores, each as the fields of `baselines.Score`."""
-    table, sources = _table(["task", "method", "observes"], ["steps", "return"]), {}
+def published_parts(scores: Iterable[dict]) -> Iterator[Part]:
+    """Yield the parts of published scores, each as the fields of `baselines.Score`."""
+    rows, sources = [], {}
     for score in scores:
         method = title(score["method"])
         numbers = steps(score["step"]), number(score["score"])
-        table.add_row(score["task"], method, score["observation"], *numbers)
+        rows.append((score["task"], method, score["observation"], *numbers))
         sources[method] = "; ".join(filter(None, (score["source"], score["note"])))
-    _print([_Part("published returns", table)], console)
+    columns = ("task", "method", "observes", "steps", "return")
+    yield Part("table", "published returns", columns, rows, texts=3)
     for method, source in sources.items():
-        console.print(Text(f"{method}: {source}", style="dim"))
+        yield Part("note", f"{method}: {source}")
 
 
 def number(value: float | None, beside: float = 0) -> str:
@@ -90,7 +103,7 @@ def spread(value: dict) -> str:
     return f"{number(mean, beside=size)} ± {number(deviation, beside=size)} ({value['seeds']})"
 
 
-def _values(task: dict, what: str) -> Iterator[_Part]:
+def _values(task: dict, what: str) -> Iterator[Part]:
     """Yield the values at steps, in tables narrow enough; the last one with the areas."""
     first, last = map(steps, task["range"])
     heading = f"{what} at environment steps: mean ± standard deviation (seeds)"
@@ -99,14 +112,14 @@ def _values(task: dict, what: str) -> Iterator[_Part]:
         shown = slice(start, start + _COLUMNS)
         ends = start + _COLUMNS >= len(task["at"])
         columns = [steps(step) for step in task["at"][shown]] + ["area"] * ends
-        table = _table(["method"], columns)
+        rows = []
         for method in task["methods"]:
             values = method["values"][shown] + [method["area"]] * ends
-            table.add_row(title(method["method"]), *map(spread, values))
-        yield _Part(heading, table)
+            rows.append((title(method["method"]), *map(spread, values)))
+        yield Part("table", heading, ["method", *columns], rows)
 
 
-def _reach(task: dict, against: str | None) -> _Part:
+def _reach(task: dict, against: str | None) -> Part:
     heading = "steps in which the mean curve reaches a score (seeds that reach it)"
     if against:
         heading += f"; x2: half those of {title(against)}"
@@ -114,10 +127,11 @@ def _reach(task: dict, against: str | None) -> _Part:
         f"{number(score)} (final)" if score == task["final"] else f"{score:,g}"
         for score in task["scores"]
     ]
-    table = _table(["method"], columns)
-    for method in task["methods"]:
-        table.add_row(title(method["method"]), *(_reached(r, method) for r in method["reach"]))
-    return _Part(heading, table)
+    rows = [
+        (title(method["method"]), *(_reached(reach, method) for reach in method["reach"]))
+        for method in task["methods"]
+    ]
+    return Part("table", heading, ["method", *columns], rows)
 
 
 def _reached(reach: dict, method: dict) -> str:
@@ -127,27 +141,40 @@ def _reached(reach: dict, method: dict) -> str:
     return steps(rounded) + ratio + seeds
 
 
-def _difference(difference: dict) -> _Part:
+def _difference(difference: dict) -> Part:
     heading = "training metrics: mean over the last quarter, and the step at which they part"
-    table = _table(["metric"], [title(difference["first"]), title(difference["second"]), "part at"])
+    sides = [title(difference[side]) for side in ("first", "second")]
+    rows = []
     for metric in difference["metrics"]:
         ends = (f"{metric[side]:,.6g}" for side in ("first", "second"))
-        table.add_row(metric["key"], *ends, steps(metric["step"]))
-    return _Part(heading, table)
+        rows.append((metric["key"], *ends, steps(metric["step"])))
+    return Part("table", heading, ["metric", *sides, "part at"], rows)
 
 
-def _across(across: dict) -> Iterator[_Part]:
+def _across(across: dict) -> Iterator[Part]:
     """Yield the interquartile means, then the probabilities of improvement."""
-    count = f"{len(across['tasks'])} task{'s' * (len(across['tasks']) > 1)}"
-    table = _table(["method"], ["runs a task", "interquartile mean"])
-    for row in across["methods"]:
-        table.add_row(title(row["method"]), str(row["runs"]), _interval(row, "iqm"))
-    yield _Part(f"return / 1000 at the last step shown of {count}, 95% interval (rliable)", table)
+    yield Part("heading", "across tasks and seeds")
+    if across["tasks"]:
+        count = f"{len(across['tasks'])} task{'s' * (len(across['tasks']) > 1)}"
+        heading = f"return / 1000 at the last step shown of {count}, 95% interval (rliable)"
+        rows = [
+            (title(row["method"]), str(row["runs"]), _interval(row, "iqm"))
+            for row in across["methods"]
+        ]
+        yield Part("table", heading, ["method", "runs a task", "interquartile mean"], rows)
+    else:
+        which = "DeepMind Control Suite on which every method has a return"
+        yield Part("note", f"no task of the {which} at the last step shown")
     if across["improvement"]:
-        table = _table(["a run of", "beats one of"], ["with probability"])
-        for row in across["improvement"]:
-            table.add_row(title(row["method"]), title(row["other"]), _interval(row, "probability"))
-        yield _Part("probability of improvement, 95% interval (rliable)", table)
+        heading = "probability of improvement, 95% interval (rliable)"
+        rows = [
+            (title(row["method"]), title(row["other"]), _interval(row, "probability"))
+            for row in across["improvement"]
+        ]
+        yield Part("table", heading, ["a run of", "beats one of", "with probability"], rows, 2)
+    if others := ", ".join(across["left_out"]):
+        why = "returns of the DeepMind Control Suite alone are out of 1000"
+        yield Part("note", f"left out: {others}: {why}")
 
 
 def _interval(row: dict, key: str) -> str:
@@ -159,18 +186,3 @@ def _interval(row: dict, key: str) -> str:
 def _published(score: dict) -> str:
     where = f"{score['observation']}, {steps(score['step'])}"
     return f"{title(score['method'])} {number(score['score'])} ({where})"
-
-
-def _table(texts: list[str], numbers: list[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for text in texts:
-        table.add_column(text)
-    for text in numbers:
-        table.add_column(text, justify="right")
-    return table
-
-
-def _print(parts: Iterable[_Part], console: Console) -> None:
-    for heading, table in parts:
-        console.print(Text(f"\n{heading}", style="dim"))
-        console.print(table)

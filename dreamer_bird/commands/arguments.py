@@ -1,7 +1,6 @@
 """Flags: those of training come from configs.yaml, those of other commands from their parsers."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NoReturn
 
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.utils.files import check_writable
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,11 +63,15 @@ def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
     if path.is_dir():
         raise ConfigError(f"{flag} {path}: is a folder")
     # Folders that are missing are made when there is something to write.
-    folder = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    if not folder.is_dir():
-        raise ConfigError(f"{flag} {path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {path}: no permission to write in {folder}")
+    check_writable(f"{flag} {path}", path.parent)
+
+
+def make_folder(flag: str, path: Path) -> None:
+    """Make a folder where there is none yet; ConfigError with the system's reason if that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{flag} {path}: {error.strerror}") from None
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -3,14 +3,12 @@
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,15 @@ from rich.table import Table
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import Parser, parse_flags, whole
+from dreamer_bird.commands.updates import spec_of, time_updates
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import OBSERVATIONS
-from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.workers import start_worker
-from dreamer_bird.utils import seeds
+from dreamer_bird.utils.processes import run_python
 from dreamer_bird.utils.tensorflow import quietly, use_threads
 
 BLOCKS = 10  # of updates, in a whole run
 FRAMES = 100  # rendered alone
-STATE = 6  # dimensions of the random batch's state
 PRODUCT = 2048  # rows and columns of the matrices multiplied
 
 
@@ -52,40 +48,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def spec_of(config: Config) -> Spec:
-    """Return what an environment would tell of itself, with one action and a short state."""
-    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
-    return Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
-
-
 def measure_step(config: Config, steps: int) -> dict[str, float]:
     """Time training steps on a random batch, and this machine's largest matrix product."""
-    from dreamer_bird.agent.agent import Agent
-
-    spec = spec_of(config)
-    # Whole updates, the actor's part of them too, from the first one on.
-    agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
-    rng = np.random.default_rng(0)
-    shape = (config.replay.batch, config.replay.length)
-    frames = {
-        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
-        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
-    }
-    batch = {
-        **{key: frames[key]((*shape, *size)) for key, size in spec.observation.items()},
-        "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
-        "reward": rng.uniform(size=shape).astype(np.float32),
-        "discount": np.ones(shape, np.float32),
-    }
-
-    def step(number: int) -> None:
-        metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
-        metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
-
-    step(0)
+    updates = time_updates(config)
+    next(updates)
     first = _since_the_process_began()
-    seconds = [_timed(partial(step, number)) for number in range(1, steps + 1)]
-    operations, fastest = flops_per_step(config, spec), _matmul_gflops(config.precision)
+    seconds = list(islice(updates, steps))
+    operations, fastest = flops_per_step(config, spec_of(config)), _matmul_gflops(config.precision)
     return {
         "step_s_median": float(np.median(seconds)),
         "step_s_min": min(seconds),
@@ -150,13 +119,7 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
         flags = flags | {"logdir": f"{folder}/run"}
         words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
         code = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
-        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
+        done = run_python(code, *words)
         if done.returncode:
             raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
         lines = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())

@@ -7,9 +7,9 @@ import math
 from rich.console import Console
 
 from dreamer_bird.analysis.baselines import is_baselines, published_scores
-from dreamer_bird.analysis.comparison import Question, compare_logs
 from dreamer_bird.analysis.logs import having, read_logs
-from dreamer_bird.analysis.tables import WIDTH, show, show_published
+from dreamer_bird.analysis.summary import Question, compare_logs
+from dreamer_bird.analysis.tables import WIDTH, comparison_parts, published_parts, show
 from dreamer_bird.commands.arguments import Parser
 
 
@@ -23,14 +23,14 @@ def main(arguments: list[str]) -> int:
         if flags.json:
             print(json.dumps({"published": scores}))
         else:
-            show_published(scores, console)
+            show(published_parts(scores), console)
         return 0
     asked = flags.at, flags.scores, flags.against, flags.key, not flags.no_baselines
     comparison = compare_logs(having(read_logs(paths), flags.key), Question(*asked))
     if flags.json:
         print(json.dumps(comparison, allow_nan=False))
     else:
-        show(comparison, console)
+        show(comparison_parts(comparison), console)
     return 0
 
 

@@ -23,7 +23,8 @@ from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.tensorflow import quietly
 
 PRESET = "dreamer_tf2"
-SETTINGS = {"variant": "dreamer", "precision": "float32"}  # unless flags say otherwise
+PRECISION = "float32"
+SETTINGS = {"variant": "dreamer", "precision": PRECISION}  # unless flags say otherwise
 # What `--sizes` may hold, and the settings that each of them is; the last word is the later one's.
 SIZES = {
     "depth": ("model.depth",),
@@ -38,6 +39,9 @@ SIZES = {
 EXAMPLE = "depth=32,units=400"
 SIDE = 64  # pixels, of the images that the public Dreamer sees
 MOST_STEPS = 10**10 - 1  # that a checkpoint's name has digits for
+# The order of the networks in the file; within one, that of its layers' names and of these.
+NETWORKS = ("actor", "decoder", "rssm", "encoder", "discount", "reward", "value")
+WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -53,11 +57,12 @@ def main(arguments: list[str]) -> int:
     arrays = read_arrays(flags.file)
     with start_worker(config, "import") as env:
         spec = env.spec
+    begun = new_arrays(config, spec)
     try:
-        step, weights = name_arrays(arrays, layout(config, spec))
+        step, weights = name_arrays(arrays, layout(begun))
     except ValueError as error:
         raise ConfigError(f"{flags.file}: {error}") from None
-    write_run(config, spec, step, weights)
+    write_run(config, spec, step, begun | weights)
     count = sum(values.size for values in weights.values())
     print(f"{config.logdir}: {count:,} weights, of environment step {step:,}")
     print("the file holds neither episodes nor Adam's moments; to go on training without them:")
@@ -85,26 +90,26 @@ def parse_sizes(text: str) -> dict[str, object]:
     return {key: sizes[name] for name in SIZES if name in sizes for key in SIZES[name]}
 
 
-def layout(config: Config, spec: Spec) -> Shapes:
-    """Return the shapes of all weights by our names, in the order of the file."""
-    model, depth = config.model, config.model.depth
-    feat, embed = model.stoch + model.deter, 32 * depth
-    outputs = spec.actions if spec.discrete else 2 * spec.actions
-    shapes = _dense("actor", feat, config.actor.layers, config.actor.units, outputs)
-    shapes |= _layer("decoder/h1", feat, embed)
-    channels = (embed, 4 * depth, 2 * depth, depth, 3)
-    for number, side in enumerate((5, 5, 6, 6), 2):
-        inputs, filters = channels[number - 2 : number]
-        shapes[f"decoder/h{number}/kernel"] = (side, side, filters, inputs)
-        shapes[f"decoder/h{number}/bias"] = (filters,)
-    shapes |= _rssm(model, spec.actions, embed)
-    channels = (3, depth, 2 * depth, 4 * depth, 8 * depth)
-    for number in range(1, 5):
-        shapes |= _layer(f"encoder/h{number}", 4, 4, *channels[number - 1 : number + 1])
-    if model.discount_head:
-        shapes |= _dense("discount", feat, model.discount_layers, model.units, 1)
-    shapes |= _dense("reward", feat, model.reward_layers, model.units, 1)
-    return shapes | _dense("value", feat, config.value.layers, config.value.units, 1)
+def new_arrays(config: Config, spec: Spec) -> Arrays:
+    """Return all that a checkpoint holds of an agent that has just been made."""
+    with quietly():
+        from dreamer_bird.agent.agent import Agent
+
+    agent = Agent(config.replace(precision=PRECISION), spec)
+    return {name: variable.numpy() for name, variable in agent.named_variables().items()}
+
+
+def layout(arrays: Arrays) -> Shapes:
+    """Return the shapes of an agent's weights by our names, in the order of the file."""
+
+    def place(name: str) -> tuple[int, str, int, int]:
+        network, layer, weight = name.split("/")
+        word = layer.rstrip("0123456789")
+        number = int(layer.removeprefix(word) or 0)
+        return NETWORKS.index(network), word, number, WEIGHTS.index(weight)
+
+    names = [name for name in arrays if name.partition("/")[0] in NETWORKS]
+    return {name: arrays[name].shape for name in sorted(names, key=place)}
 
 
 def name_arrays(arrays: tuple[np.ndarray, ...], shapes: Shapes) -> tuple[int, Arrays]:
@@ -133,19 +138,8 @@ def name_arrays(arrays: tuple[np.ndarray, ...], shapes: Shapes) -> tuple[int, Ar
     return int(counter), weights
 
 
-def write_run(config: Config, spec: Spec, step: int, weights: Arrays) -> None:
-    """Write settings and a checkpoint into the logdir, as training would.
-
-    What the file does not hold, Adam's moments, is as it is in a new agent.
-    """
-    with quietly():
-        from dreamer_bird.agent.agent import Agent
-
-    precision = "float32"
-    agent = Agent(config.replace(precision=precision), spec)
-    arrays = {name: variable.numpy() for name, variable in agent.named_variables().items()}
-    arrays |= weights
-    agent.assign(arrays)  # refuses what `evaluate` would
+def write_run(config: Config, spec: Spec, step: int, arrays: Arrays) -> None:
+    """Write settings and a checkpoint of an agent's arrays into the logdir, as training would."""
     train = config.train
     header = {
         "step": step,
@@ -166,7 +160,7 @@ def write_run(config: Config, spec: Spec, step: int, weights: Arrays) -> None:
         "metrics_size": 0,
         "variant": config.variant,
         "task": config.task,
-        "precision": precision,
+        "precision": PRECISION,
     }
     with claim_logdir(config) as logdir:
         checkpoint.save(logdir / "checkpoints", step, arrays, header, train.keep)
@@ -194,28 +188,3 @@ def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str
 def _check_new(logdir: Path) -> None:
     if logdir.is_dir() and any(logdir.iterdir()):
         raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")
-
-
-def _dense(name: str, inputs: int, layers: int, units: int, outputs: int) -> Shapes:
-    shapes = {}
-    for number in range(layers):
-        shapes |= _layer(f"{name}/h{number}", units if number else inputs, units)
-    return shapes | _layer(f"{name}/hout", units, outputs)
-
-
-def _rssm(model: Config, actions: int, embed: int) -> Shapes:
-    gates = 3 * model.deter
-    return {
-        "rssm/gru/kernel": (model.hidden, gates),
-        "rssm/gru/recurrent_kernel": (model.deter, gates),
-        "rssm/gru/bias": (2, gates),
-        **_layer("rssm/img1", model.stoch + actions, model.hidden),
-        **_layer("rssm/img2", model.deter, model.hidden),
-        **_layer("rssm/img3", model.hidden, 2 * model.stoch),
-        **_layer("rssm/obs1", model.deter + embed, model.hidden),
-        **_layer("rssm/obs2", model.hidden, 2 * model.stoch),
-    }
-
-
-def _layer(name: str, *kernel: int) -> Shapes:
-    return {f"{name}/kernel": kernel, f"{name}/bias": kernel[-1:]}

@@ -1,13 +1,14 @@
 """Pickled NumPy arrays, read without doing anything that the pickle asks to be done.
 
-A pickle is a program. This one may load constants, build tuples and call what arrays are made of,
-and what it calls are stand-ins that keep a shape, a type and bytes: NumPy sees them when checked.
+A pickle is a program, and it may be anybody's. This one may load constants and build tuples; what
+it calls is only noted down, and its arrays are made from that.
 """
 
 import io
 import math
 import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy as np
 from dreamer_bird.errors import ConfigError
 
 LARGEST = 2**28  # bytes of a file
-MOST_OPCODES = 100_000  # of a file; an array takes some twenty, and each may take some memory
+# Opcodes of a file, and places in its memo; an array takes some twenty, and each may take memory.
+MOST = 100_000
+MOST_EXTENTS = 8  # of an array
 DTYPES = ("f2", "f4", "f8", "i4", "i8")
-# What arrays take, in the protocols 3 to 5. Without dictionaries nothing can get an attribute or be
-# hashed, which takes ages for a tuple of the same tuple twice, and so on.
+# What arrays take, in the protocols 3 to 5. Without dictionaries and sets nothing gets an attribute
+# or is hashed, which takes ages for a tuple of the same tuple twice, and so on.
 OPCODES = {
     *("PROTO", "FRAME", "STOP", "MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"),
@@ -26,6 +29,10 @@ OPCODES = {
     *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
+CALLS = {("numpy", "dtype"), ("numpy", "ndarray")}
+for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
+    CALLS |= {(f"{_core}.multiarray", name) for name in ("_reconstruct", "scalar")}
+    CALLS |= {(f"{_core}.numeric", "_frombuffer")}
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, ...]:
@@ -38,9 +45,9 @@ def read_arrays(path: Path) -> tuple[np.ndarray, ...]:
     try:
         _check_opcodes(content)
         found = _Unpickler(io.BytesIO(content)).load()
-        if type(found) is not tuple or not all(type(item) is _Array for item in found):
+        if type(found) is not tuple:
             raise _RefusedError("holds something else than a tuple of arrays")
-        return tuple(item.values for item in found)
+        return tuple(map(_array, found))
     except _RefusedError as error:
         raise ConfigError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle may do anything with a stack and a memo
@@ -51,66 +58,48 @@ class _RefusedError(Exception):
     """A pickle that wants more than arrays of numbers."""
 
 
-class _Dtype:
-    """Stands for `numpy.dtype`."""
+class _Call:
+    """A call that a pickle wants, and the state that its result shall get."""
 
-    __slots__ = ("value",)
+    __slots__ = __match_args__ = ("name", "arguments", "state")
 
-    def __init__(self, name: str, align: bool, copy: bool):
-        if name not in DTYPES:
-            raise _RefusedError(f"holds an array of something else than {', '.join(DTYPES)}")
-        self.value = np.dtype(name)
+    def __init__(self, name: str, arguments: tuple):
+        self.name, self.arguments, self.state = name, arguments, None
 
-    def __setstate__(self, state: tuple) -> None:
-        if state not in [(3, order, None, None, None, -1, -1, 0) for order in "<>"]:
-            raise _RefusedError("holds an array of a type that is not plain numbers")
-        self.value = self.value.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands for an array that NumPy would make empty and fill afterwards."""
-
-    __slots__ = ("values",)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, by_columns, data = state
-        self.values = _from_bytes(data, dtype, shape, "F" if by_columns else "C")
-
-
-def _from_bytes(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    extents = all(type(extent) is int and extent > 0 for extent in shape)
-    if not extents or math.prod(shape) * dtype.value.itemsize != len(data):
-        raise _RefusedError("damaged: an array has more or fewer bytes than its shape takes")
-    return np.frombuffer(data, dtype.value).reshape(shape, order=order)
-
-
-def _reconstruct(kind: object, shape: object, typecode: object) -> _Array:
-    return _Array()
-
-
-def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    array = _Array()
-    array.values = _from_bytes(data, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> _Array:
-    return _from_buffer(data, dtype, (), "C")
-
-
-_STAND_INS = {("numpy", "dtype"): _Dtype, ("numpy", "ndarray"): None}
-for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
-    _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _STAND_INS[f"{_core}.multiarray", "scalar"] = _scalar
-    _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    def __setstate__(self, state: object) -> None:
+        self.state = state
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _STAND_INS:
+    def find_class(self, module: str, name: str) -> Callable[..., _Call]:
+        if (module, name) not in CALLS:
             wanted = f"{module}.{name}"[:80]
             raise _RefusedError(f"wants to call {wanted}, which is no part of an array; not read")
-        return _STAND_INS[module, name]
+        return lambda *arguments: _Call(name, arguments)
+
+
+def _array(found: object) -> np.ndarray:
+    """Return the array that a pickle would have made, once its parts are seen to fit."""
+    match found:
+        case _Call("_reconstruct", _, (_, shape, dtype, by_columns, data)):
+            order = "F" if by_columns else "C"
+        case _Call("_frombuffer", (data, dtype, shape, "C" | "F" as order), None):
+            pass
+        case _Call("scalar", (dtype, data), None):
+            shape, order = (), "C"
+        case _:
+            raise _RefusedError("holds something else than a tuple of arrays")
+    match dtype:
+        case _Call("dtype", (name, _, _), (3, "<" | ">" as sign, None, None, None, -1, -1, 0)) if (
+            name in DTYPES
+        ):
+            numbers = np.dtype(name).newbyteorder(sign)
+        case _:
+            raise _RefusedError(f"holds an array of something else than {', '.join(DTYPES)}")
+    extents = len(shape) <= MOST_EXTENTS and all(type(each) is int and each > 0 for each in shape)
+    if not extents or math.prod(shape) * numbers.itemsize != len(data):
+        raise _RefusedError("damaged: an array has more or fewer bytes than its shape takes")
+    return np.frombuffer(data, numbers).reshape(shape, order=order)
 
 
 def _content(path: Path) -> bytes:
@@ -133,6 +122,5 @@ def _check_opcodes(content: bytes) -> None:
         if opcode.name not in OPCODES:
             raise _RefusedError(f"holds {opcode.name}, which is no part of an array; not read")
         # The memo of the C unpickler is a list that is as long as the largest place in it.
-        place = value if opcode.name == "LONG_BINPUT" else 0
-        if max(number, place) > MOST_OPCODES:
+        if max(number, value if opcode.name == "LONG_BINPUT" else 0) > MOST:
             raise _RefusedError("holds more parts than any tuple of arrays; not read")

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import signal
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ import numpy as np
 from dreamer_bird.envs.server import Observation, serve
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.utils.processes import signal_behind
 
 
 class WorkerError(RunError):
@@ -174,16 +174,12 @@ class EnvWorker:
             self._process.join(1.0)
             code = self._process.exitcode
             self.close()
-            raise WorkerError(f"{self._title} died: {_cause(code)}") from None
+            name = signal_behind(code)
+            cause = f"signal {name}" if name else f"exit code {code}"
+            raise WorkerError(f"{self._title} died: {cause}") from None
         if problem:
             self.close()
             if problem is Exception:
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    return f"signal {signal.Signals(-exitcode).name}"

@@ -12,7 +12,7 @@ from typing import TextIO
 from dreamer_bird.config import Config, differences
 from dreamer_bird.errors import ConfigError, ResumeError
 from dreamer_bird.training.checkpoint import newest_first
-from dreamer_bird.utils.files import PARTIAL
+from dreamer_bird.utils.files import PARTIAL, check_writable
 
 
 def check_logdir(config: Config) -> None:
@@ -21,13 +21,7 @@ def check_logdir(config: Config) -> None:
     Raises ConfigError, or ResumeError that names the differing settings.
     """
     logdir = Path(config.logdir)
-    existing = logdir.absolute()
-    while not os.path.lexists(existing):
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ConfigError(f"--logdir {logdir}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"--logdir {logdir}: no permission to write in {existing}")
+    check_writable(f"--logdir {logdir}", logdir)
     saved = _config_file(logdir)
     try:
         settings = Config.read(saved) if saved.exists() else None

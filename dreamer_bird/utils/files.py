@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, arrays kept in them without pickle, and damaged ones."""
+"""Files that appear whole or not at all, arrays in them without pickle, and where they can go."""
 
 import errno
 import io
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dreamer_bird.errors import RunError
+from dreamer_bird.errors import ConfigError, RunError
 
 PARTIAL = ".partial"
 
@@ -105,6 +105,25 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> Arrays:
         if isinstance(error, MemoryError) and _is_whole(path):
             raise ReadError(f"{path} cannot be read (not enough memory)") from error
         raise DamagedFileError(f"{path} cannot be read ({type(error).__name__})") from error
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path where something is there, else the nearest folder above that exists."""
+    path = path.absolute()
+    # Even a link to nothing is in the way of a folder.
+    return next(each for each in (path, *path.parents) if os.path.lexists(each))
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Refuse a folder in which no files can be made; make nothing.
+
+    Raises ConfigError, whose line begins with `name`.
+    """
+    existing = nearest_existing(folder)
+    if not existing.is_dir():
+        raise ConfigError(f"{name}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}: no permission to write in {existing}")
 
 
 def set_aside(path: Path) -> Path:

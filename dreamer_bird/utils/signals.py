@@ -53,18 +53,29 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
         if not left.wait(grace):
             os._exit(128 + received[0])
 
-    # Python runs its handlers between two operations of the main thread, and one operation of
-    # TensorFlow may last seconds: the system's handler writes to a thread instead.
     threading.Thread(target=watch, daemon=True).start()
+    try:
+        with _signals_into(writer):
+            yield check
+    finally:
+        left.set()
+        os.close(writer)
+
+
+@contextmanager
+def _signals_into(pipe: int) -> Iterator[None]:
+    """Have SIGINT and SIGTERM do nothing but write their number, a byte, into a pipe.
+
+    Python runs its handlers between two operations of the main thread, and one operation of
+    TensorFlow may last seconds: the system's handler writes at once.
+    """
     handlers = {
         number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
     }
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
     try:
-        yield check
+        yield
     finally:
-        left.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        os.close(writer)

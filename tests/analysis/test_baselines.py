@@ -61,3 +61,14 @@ def test_the_wheel_holds_them():
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included["baselines"] == "dreamer_bird/baselines"
+
+
+def test_a_published_curve_ends_with_the_runs():
+    (curve,) = published_curves("dmc_cartpole_swingup")
+    assert list(curve.step[:2]) == [5000, 105_000]
+    steps, mean, std = curve.until(55_000)
+    assert list(steps) == [5000, 55_000]
+    assert mean == pytest.approx([curve.mean[0], curve.mean[:2].mean()])
+    assert std == pytest.approx([curve.std[0], curve.std[:2].mean()])
+    assert len(curve.until(4000)[0]) == 0
+    assert curve.until(1e9)[0][-1] == curve.step[-1]

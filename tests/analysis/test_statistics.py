@@ -1,17 +1,20 @@
 """Statistics of curves, by known answers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, stats
 
 from dreamer_bird.analysis import reliability
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.divergence import differences
+from dreamer_bird.analysis.logs import Log
 from dreamer_bird.analysis.statistics import (
     aggregate,
     area,
+    bands,
     bin_width,
     binned,
     common_range,
@@ -185,6 +188,18 @@ def test_interquartile_mean_and_improvement_of_known_scores():
     assert estimate == reliability.interquartile_mean(runs["a"])
 
 
+def test_the_same_scores_have_the_same_intervals():
+    runs, others = np.random.default_rng(0).uniform(size=(2, 5, 2))
+    before = np.random.get_state()[1].tolist()
+    for estimate in (
+        lambda: reliability.interquartile_mean(runs),
+        lambda: reliability.probability_of_improvement(runs, others),
+    ):
+        first = estimate()
+        assert first == estimate() and first.low < first.value < first.high
+    assert np.random.get_state()[1].tolist() == before  # it is the caller's
+
+
 def test_only_tasks_that_all_methods_ran_and_as_many_runs_on_each_count():
     scores = {
         "one": {"a": [1000, 500, 0], "b": [100]},
@@ -200,3 +215,39 @@ def test_only_tasks_that_all_methods_ran_and_as_many_runs_on_each_count():
     assert [row["low"] is None for row in told["methods"]] == [False, True]
     assert [(row["method"], row["other"]) for row in told["improvement"]] == [("a", "b")]
     assert told["improvement"][0]["probability"] == pytest.approx((1 + 0) / 2)
+
+
+def level(seed, value):
+    """A log of bird whose returns are all the same."""
+    steps = np.arange(0, 100_001, 2000)
+    curves = {"test/return": Curve(steps, np.full(steps.shape, float(value)))}
+    return Log("dmc_cartpole_swingup", "bird", str(seed), Path(f"bird/{seed}"), curves)
+
+
+def test_the_shade_is_a_standard_deviation_around_the_mean_over_seeds():
+    table = bands([level(0, 10), level(1, 20), level(2, 60)], None, "std")
+    assert table["mean"].to_numpy() == pytest.approx(30)
+    deviation = np.std([10, 20, 60])
+    assert table["low"].to_numpy() == pytest.approx(30 - deviation)
+    assert table["high"].to_numpy() == pytest.approx(30 + deviation)
+    assert set(table["seeds"]) == {3}
+
+
+def test_the_bootstrap_interval_is_scipys():
+    values = [10, 20, 60, 65, 5, 30, 44, 21]
+    table = bands([level(seed, value) for seed, value in enumerate(values)], None, "ci")
+    reference = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert table["low"].to_numpy() == pytest.approx(reference.low, abs=1)
+    assert table["high"].to_numpy() == pytest.approx(reference.high, abs=1)
+    assert table["mean"].to_numpy() == pytest.approx(np.mean(values))
+
+
+def test_the_bootstrap_leaves_out_a_seed_that_ended_early():
+    full, short = level(0, 10), level(1, 20)
+    half = {"test/return": Curve(*(axis[:20] for axis in short.curves["test/return"]))}
+    short = Log(full.task, "bird", "1", short.path, half)
+    table = bands([full, short], None, "ci").set_index("step")
+    assert list(table.loc[100_000, ["low", "mean", "high"]]) == [10, 10, 10]
+    assert list(table.loc[10_000, ["low", "mean", "high"]]) == [10, 15, 20]

@@ -85,13 +85,13 @@ def test_further_blocks_at_a_step_are_blocks_too_although_they_have_no_fps(monke
     block = {"step": 2, "model_loss": 1.0, "seconds/train": 3.0}
     logged = [{"step": 2, "train/return": 0}, block | {"fps": 4.0}, block, {"step": 2, "test": 0}]
 
-    def leave_logs(line, **_):
+    def leave_logs(_, *line):
         (folder,) = (word.removeprefix("--logdir=") for word in line if "--logdir=" in word)
         Path(folder).mkdir()
         Path(folder, "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
         return subprocess.CompletedProcess(line, 0)
 
-    monkeypatch.setattr(measures.subprocess, "run", leave_logs)
+    monkeypatch.setattr(measures, "run_python", leave_logs)
     assert measures._run({}) == logged[1:3]
 
 

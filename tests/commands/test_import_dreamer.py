@@ -13,13 +13,13 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from command_line import RUN, command
+from harming import damaged, quietly
 from reference import conv, dense, elu, gru, transposed_conv
-from test_fuzz import damaged, quietly
 
 from dreamer_bird.cli import main
 from dreamer_bird.commands import import_dreamer as importing
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.import_dreamer import layout, name_arrays, parse_sizes
+from dreamer_bird.commands.import_dreamer import layout, name_arrays, new_arrays, parse_sizes
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
@@ -213,6 +213,10 @@ def test_training_goes_on_from_it(imported, training, tmp_path):
     assert 0 < np.abs(after - before).max() < 4 * 8e-5
 
 
+def shapes_of(settings, spec=Spec({"image": (64, 64, 3)}, actions=2)):  # noqa: B008
+    return layout(new_arrays(load({"variant": "dreamer"} | settings, ["dreamer_tf2"]), spec))
+
+
 def change(index, value):
     arrays = list(variables())
     arrays[index] = value
@@ -247,7 +251,7 @@ NAN = np.full((8, 6), np.nan, np.float32)
 )  # fmt: skip
 def test_the_first_array_that_does_not_fit_is_named(sizes, arrays, message):
     settings = parse_sizes(SIZES) | (parse_sizes(sizes) if sizes else {})
-    shapes = layout(load(settings, ["dreamer_tf2"]), Spec({"image": (64, 64, 3)}, actions=2))
+    shapes = shapes_of(settings)
     pattern = message.replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(ValueError, match=pattern):
         name_arrays(arrays, shapes)
@@ -257,7 +261,7 @@ def test_discrete_actions_and_a_discount_head():
     """Where Dreamer plays Atari: as many outputs as actions, and a network before the reward."""
     settings = parse_sizes(SIZES) | {"model.discount_head": True}
     spec = Spec({"image": (64, 64, 3)}, actions=4, discrete=True)
-    shapes = [*layout(load(settings, ["dreamer_tf2"]), spec).values()]
+    shapes = [*shapes_of(settings, spec).values()]
     rssm = [(7, 4), *RSSM[1:]]  # three of them the stochastic state, and four actions
     discount = [(8, 6), (6,), (6, 6), (6,), (6, 6), (6,), (6, 1), (1,)]
     assert shapes == ACTOR + DECODER + GRU + rssm + ENCODER + discount + REWARD + VALUE
@@ -336,8 +340,7 @@ def test_damaged_files(tmp_path, fuzz):
     """Any harm ends in weights of the right shapes, or in a line."""
     file, rng = tmp_path / "variables.pkl", random.Random(0)
     content = pickle.dumps(variables(), 4)
-    config = load(parse_sizes(SIZES), ["dreamer_tf2"])
-    shapes = layout(config, Spec({"image": (64, 64, 3)}, actions=2))
+    shapes = shapes_of(parse_sizes(SIZES))
 
     def read():
         try:

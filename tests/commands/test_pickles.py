@@ -9,7 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from test_fuzz import damaged
+from harming import damaged
 
 from dreamer_bird.commands import pickles
 from dreamer_bird.commands.pickles import read_arrays

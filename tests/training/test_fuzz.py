@@ -5,17 +5,17 @@
 
 import random
 import shutil
-import warnings
 
 import numpy as np
 import pytest
+from harming import WORDS, damaged, quietly
 from ruamel.yaml import YAML
 
 from dreamer_bird.analysis.logs import read_logs
 from dreamer_bird.cli import COMMANDS, main
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, RULES, Config, load
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.training.replay import Replay
@@ -26,56 +26,6 @@ EPISODE = {
     "reward": np.zeros(21, np.float32),
     "discount": np.ones(21, np.float32),
 }
-WORDS = [
-    "",
-    "0",
-    "-1",
-    "1e9",
-    "nan",
-    "inf",
-    "null",
-    "true",
-    "[]",
-    "{}",
-    "é",
-    "\x00",
-    "--",
-    "=",
-    "1_0",
-]
-
-
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Flip, cut, repeat, drop or replace a few bytes."""
-    data = bytearray(content)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(data) + 1)
-        span = rng.choice([1, 1, 4, 64, 1024])
-        harm = rng.choice(["flip", "cut", "repeat", "drop", "zeros", "text"])
-        if harm == "flip" and at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        elif harm == "cut":
-            del data[at:]
-        elif harm == "repeat":
-            data[at:at] = data[at : at + span]
-        elif harm == "drop":
-            del data[at : at + span]
-        elif harm == "zeros":
-            data[at : at + span] = bytes(min(span, len(data) - at))
-        elif harm == "text":
-            data[at : at + span] = rng.choice(WORDS).encode()
-    return bytes(data)
-
-
-def quietly(function, *arguments):
-    """Call a function that may warn, and may raise nothing but the user's errors, of one line."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return function(*arguments)
-        except RunError as error:
-            assert str(error) and len(str(error).splitlines()) == 1, error
-            return None
 
 
 def files(folder):

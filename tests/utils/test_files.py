@@ -8,10 +8,13 @@ import zipfile
 import numpy as np
 import pytest
 
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.utils.files import (
     DamagedFileError,
     WriteError,
+    check_writable,
     load_arrays,
+    nearest_existing,
     replacing,
     save_arrays,
 )
@@ -113,3 +116,14 @@ def test_the_new_file_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypa
     )
     save_arrays(tmp_path / "a.npz", NEW)
     assert order == ["fsync", "rename", "fsync"]
+
+
+def test_where_something_is_or_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    for below, nearest in (("a/b", ""), ("file", "file"), ("file/a", "file"), ("link", "link")):
+        assert nearest_existing(tmp_path / below) == tmp_path / nearest
+    check_writable("--out", tmp_path / "a" / "b")
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match=f"^--out: {tmp_path / name} is not a folder$"):
+            check_writable("--out", tmp_path / name / "a")

@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import pathlib, sys
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.bench import spec_of
+from dreamer_bird.commands.updates import spec_of
 from dreamer_bird.config import load
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.utils.tensorflow import use_threads

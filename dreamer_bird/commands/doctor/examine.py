@@ -21,9 +21,10 @@ from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.rendering import INSTALL_COMMAND
 from dreamer_bird.errors import ConfigError, RunError
-from dreamer_bird.training import resources as needs
+from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.utils import machine
+from dreamer_bird.utils.files import nearest_existing
 
 
 def main(arguments: list[str]) -> int:
@@ -109,18 +110,18 @@ def _rendering(case: Case) -> Finding:
 
 
 def _memory(case: Case) -> Finding:
-    needed = needs.replay_bytes(case.config, case.frame_bytes)
+    needed = resources.replay_bytes(case.config, case.frame_bytes)
     needed += case.learner_bytes + (case.config.envs + 1) * case.worker_bytes
     return findings.of_memory(needed, *machine.free_memory())
 
 
 def _disk(case: Case) -> Finding:
     logdir = Path(case.config.logdir)
-    most = needs.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
+    most = resources.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
     for path in (*logdir.glob("checkpoints/*.npz"), *logdir.glob("episodes/*.npz")):
         with suppress(OSError):  # a run that is going on removes some
             most -= path.stat().st_size
-    folder = _existing(logdir)
+    folder = nearest_existing(logdir.resolve())
     free = shutil.disk_usage(folder).free
     return findings.of_disk(max(0, most), case.checkpoint_bytes, free, folder)
 
@@ -130,7 +131,7 @@ def _logdir(case: Case) -> Finding:
     path = Path(case.config.logdir)
     try:
         check_logdir(case.config)
-        with tempfile.TemporaryFile(dir=_existing(path)) as file:
+        with tempfile.TemporaryFile(dir=nearest_existing(path)) as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
@@ -142,11 +143,6 @@ def _logdir(case: Case) -> Finding:
     if holder:
         return Finding(f"{holder} is writing in {path}", "choose another --logdir", fatal=True)
     return Finding(f"{path} can be written")
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _holder(lock: Path) -> str:

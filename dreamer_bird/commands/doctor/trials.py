@@ -3,26 +3,25 @@
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from itertools import islice
 
 import gymnasium
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.bench import measure_step, spec_of
 from dreamer_bird.commands.doctor.findings import Frames, Probe
+from dreamer_bird.commands.updates import spec_of, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs import environment
 from dreamer_bird.envs.rendering import BACKENDS
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.machine import memory_taken
+from dreamer_bird.utils.processes import cause_of_end, run_python
 from dreamer_bird.utils.tensorflow import use_threads
 
 PATIENCE = 900  # seconds; the first training step is traced, and may have other runs beside it
@@ -32,21 +31,14 @@ STEPS = 20  # of the environment
 def try_training(settings: list[str]) -> Probe:
     """Have another process load TensorFlow and train a step; whatever becomes of it is told."""
     code = "import sys; from dreamer_bird.commands.doctor.trials import probe; probe(sys.argv[1:])"
-    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *settings],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        done = run_python(code, *settings, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return Probe(None, None, f"no answer within {PATIENCE} s")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     seen, training = (*answers, None, None)[:2]
-    error = _cause(done.returncode, done.stderr) if done.returncode else ""
-    return Probe(seen, training, error)
+    error = cause_of_end(done.returncode) or _error_line(done.stderr)
+    return Probe(seen, training, error if done.returncode else "")
 
 
 def probe(settings: list[str]) -> None:
@@ -112,22 +104,16 @@ def _telling(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
 def _train(config: Config) -> dict[str, float]:
     from dreamer_bird.agent.agent import Agent
 
-    step, taken, spec = measure_step(config, steps=1), memory_taken(), spec_of(config)
+    _, seconds = islice(time_updates(config), 2)
+    taken, spec = memory_taken(), spec_of(config)
     # With an overlap a checkpoint holds a copy of the policy too.
     agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
     saved = [variable for agent in agents for variable in agent.named_variables().values()]
     return {
-        "step_s": step["step_s_median"],
+        "step_s": seconds,
         "learner_bytes": taken,
         "checkpoint_bytes": sum(v.shape.num_elements() * v.dtype.size for v in saved),
     }
-
-
-def _cause(returncode: int, stderr: str) -> str:
-    if returncode >= 0:
-        return _error_line(stderr)
-    name = signal.Signals(-returncode).name
-    return f"ended by {name}" + "; was memory short?" * (name == "SIGKILL")
 
 
 def _error_line(text: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_bird.commands.sweep.machines import Share
+from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python
 
-ROOT = Path(__file__).parents[3]
 LONGEST = 300  # characters of a reason
 CUDA_DEVICE = 0x323A  # EGL_CUDA_DEVICE_NV
 
@@ -66,9 +66,7 @@ def environment(base: Mapping[str, str], share: Share) -> dict[str, str]:
         f"{name}_THREADS": str(share.cpus)  # of TensorFlow, NumPy and the software renderer
         for name in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM", "LP_NUM")
     }
-    path = os.pathsep.join(filter(None, [str(ROOT), base.get("PYTHONPATH")]))
-    # Unbuffered, or the last line of the log would not be the error.
-    others = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    others = {"PYTHONUNBUFFERED": "1"}  # or the last line of the log would not be the error
     if share.gpus:
         # What TensorFlow does not use is left to the renderers, and to runs on the same GPU.
         others["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
@@ -77,7 +75,7 @@ def environment(base: Mapping[str, str], share: Share) -> dict[str, str]:
     else:
         others["CUDA_VISIBLE_DEVICES"] = "-1"
     alone = {key: value for key, value in base.items() if key != "TF_CONFIG"}
-    return {**alone, **threads, **others}
+    return finding_package({**alone, **threads, **others})
 
 
 def main() -> int:
@@ -134,8 +132,7 @@ def _wait(process: subprocess.Popen) -> int:
 def _reason(status: int, log: Path, start: int) -> str:
     """Word why a run ended: the signal, or the last line that it wrote."""
     if status < 0:
-        name = signal.Signals(-status).name
-        return f"ended by {name}" + "; was memory short?" * (name == "SIGKILL")
+        return cause_of_end(status)
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
@@ -148,10 +145,9 @@ def _rendering_device(base: Mapping[str, str]) -> dict[str, str]:
     assigned = base.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
     # In a process of its own, where all GPUs are visible: their numbers are Ray's there.
     others = {key: value for key, value in base.items() if key != "CUDA_VISIBLE_DEVICES"}
-    others |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONPATH": str(ROOT)}
+    others["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     code = f"from {__name__} import print_rendering_device as tell; tell({assigned!r})"
-    line = [sys.executable, "-c", code]
-    number = subprocess.run(line, env=others, capture_output=True, text=True).stdout.strip()
+    number = run_python(code, variables=others).stdout.strip()
     return {"MUJOCO_EGL_DEVICE_ID": number} if number else {}
 
 

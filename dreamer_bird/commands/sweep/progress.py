@@ -15,6 +15,7 @@ from dreamer_bird.training.checkpoint import newest_first
 from dreamer_bird.training.pace import clock
 from dreamer_bird.training.resources import disk_bytes, replay_bytes
 from dreamer_bird.utils import machine
+from dreamer_bird.utils.files import nearest_existing
 
 TAIL = 2**15  # bytes of the log that are read, about the last thirty episodes
 RETURNS = ("train/return", "test/return")
@@ -91,10 +92,7 @@ def _disk(runs: Sequence[Run], todo: Sequence[Run]) -> str:
     saved = [path.stat().st_size for run in runs for path in newest_first(_checkpoints(run))]
     most = sum(disk_bytes(run.config, _frame_bytes(run), max(saved, default=0)) for run in todo)
     besides = "logs and videos" if saved else "checkpoints, logs and videos"
-    folder = todo[0].logdir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest_existing(todo[0].logdir)).free
     return f"disk: {most / 1e9:.2f} GB at most besides {besides}; {free / 1e9:.1f} GB are free"
 
 

@@ -6,9 +6,6 @@ import time
 import numpy as np
 import pytest
 
-from dreamer_bird.analysis.comparison import Question, compare_logs
-from dreamer_bird.analysis.tables import number, spread, steps
-
 STEPS = range(0, 100_001, 1000)
 TASK = "dmc_cartpole_swingup"
 
@@ -131,34 +128,6 @@ def test_steps_without_data_and_scores_never_reached_are_null(tree, compare):
     assert told["across"]["tasks"] == []
 
 
-def test_a_published_curve_stands_in_for_a_method_without_logs(make_log):
-    logs = [make_log([(5000 + 100_000 * k, 500 * k) for k in range(4)])]
-    told = compare_logs(logs, Question(against="dreamer", at=(100_000, 400_000)))
-    assert told["against"] == "dreamer (published)"
-    bird, published = told["tasks"][0]["methods"]
-    assert published["values"][0] == {"mean": 137.2, "std": 57.7, "seeds": 5}
-    # 508.4 at 205,000 and 722.8 at 305,000, so 722.8 is the score at the end of the log.
-    assert bird["reach"][-1]["score"] == 722.8
-    assert bird["reach"][-1]["steps"] == pytest.approx(5000 + 100_000 * 722.8 / 500, abs=1)
-    assert bird["reach"][-1]["ratio"] == pytest.approx(305_000 / bird["reach"][-1]["steps"])
-
-
-def test_between_published_points_there_is_a_mean_but_no_deviation(make_log):
-    told = compare_logs([make_log(ramp(1))], Question(at=(55_000, 100_000, 10**8)))
-    values = told["tasks"][0]["methods"][1]["values"]
-    # 25.8 at 5,000 and 137.2 at 105,000.
-    assert values[0] == {"mean": pytest.approx((25.8 + 137.2) / 2), "std": None, "seeds": 5}
-    assert values[1]["mean"] == pytest.approx(25.8 + 0.95 * (137.2 - 25.8))
-    assert values[2] == {"mean": None, "std": None, "seeds": 0}
-
-
-def test_steps_are_chosen_within_what_all_logs_cover(make_log):
-    logs = [make_log(ramp(1)), make_log(ramp(1, end=41_000), method="dreamer")]
-    (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
-    assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000, 40_000])
-    assert [method["area"]["mean"] for method in task["methods"]] == pytest.approx([20.5, 20.5])
-
-
 def test_any_logged_key_and_where_two_logs_part(write_log, compare, tmp_path):
     noise = np.random.default_rng(0).normal(size=(2, len(STEPS)))
     shift = np.where(np.array(STEPS) > 50_000, 50, 0)
@@ -171,18 +140,6 @@ def test_any_logged_key_and_where_two_logs_part(write_log, compare, tmp_path):
     (metric,) = difference["metrics"]
     assert (metric["key"], metric["step"]) == ("model_loss", 50_000)
     assert metric["second"] == pytest.approx(50, abs=1)
-
-
-def test_two_seeds_of_one_method_are_compared_as_two_logs(make_log):
-    logs = [make_log({"test/return": ramp(1), "div": ramp(s)}, seed=s) for s in (1, 2)]
-    (difference,) = compare_logs(logs, Question())["tasks"][0]["differences"]
-    assert (difference["first"], difference["second"]) == ("bird, seed 1", "bird, seed 2")
-
-
-def test_returns_of_training_beside_those_of_evaluations_are_told(make_log):
-    logs = [make_log(ramp(1)), make_log({"train/return": ramp(1)}, method="dreamer")]
-    with pytest.warns(UserWarning, match=r"dreamer/0: no test/return; its train/return"):
-        compare_logs(logs, Question())
 
 
 def test_the_tables_say_it_in_100_columns(tree, run_command):
@@ -243,31 +200,6 @@ def test_the_command_starts_soon_and_without_tensorflow(run_command):
     start = time.monotonic()
     assert "--against METHOD" in run_command("compare", "--help").stdout
     assert time.monotonic() - start < 3
-
-
-def test_numbers_as_they_are_written():
-    assert [number(value) for value in (None, 0, 0.01234, 1.234, 56.78, 678.9, 11_297.4, -3.0)] == [
-        "-",
-        "0",
-        "0.0123",
-        "1.23",
-        "56.8",
-        "679",
-        "11,297",
-        "-3.00",
-    ]
-    assert [steps(value) for value in (None, 5000, 25_000, 105_000, 1_005_000)] == [
-        "-",
-        "5,000",
-        "25k",
-        "105k",
-        "1.005M",
-    ]
-    assert spread({"mean": 612.3, "std": 4.56, "seeds": 5}) == "612 ± 5 (5)"
-    assert spread({"mean": 11.23, "std": 22.4, "seeds": 5}) == "11 ± 22 (5)"
-    assert spread({"mean": 11.23, "std": 0.42, "seeds": 5}) == "11.2 ± 0.4 (5)"
-    assert spread({"mean": 612.3, "std": 0.0, "seeds": 1}) == "612 (1)"
-    assert spread({"mean": None, "std": None, "seeds": 0}) == "-"
 
 
 def test_runs_that_end_early_are_named(write_log, run_command):

@@ -1,6 +1,5 @@
 """The report: its content, that it is self-contained, and what it does in a real browser."""
 
-import base64
 import json
 import re
 import subprocess
@@ -13,13 +12,11 @@ import numpy as np
 import pytest
 from browser import EXECUTABLE, browse
 
-from dreamer_bird.analysis import artifacts as inventory
 from dreamer_bird.analysis import reliability
-from dreamer_bird.analysis.artifacts import find_videos, settings_table
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
+from dreamer_bird.analysis.page import render
 from dreamer_bird.commands import compare
-from dreamer_bird.commands.report import render
 
 RUN = Path(__file__).parents[2] / "run.py"
 TASKS = ("dmc_cartpole_swingup", "dmc_walker_run")
@@ -141,47 +138,10 @@ def test_the_tables_are_those_of_compare(page_file, runs, capsys, monkeypatch):
         assert f"<h3>{task}</h3>" in text
 
 
-def test_settings_that_differ_are_marked():
-    configs = [{"a": 1, "b": 2.0, "logdir": "x"}, {"a": 1, "b": 2.0}, {"a": 1, "b": 3.5, "c": None}]
-    logs = [log("bird", seed, config=config) for seed, config in enumerate(configs)]
-    settings = settings_table([*logs, log("dreamer")])
-    assert settings.differing == ["b", "c"]
-    assert [[tuple(cell) for cell in cells] for _, cells in settings.rows] == [
-        [("2", False), ("\N{EM DASH}", False)],
-        [("2", False), ("\N{EM DASH}", False)],
-        [("3.5", True), ("null", True)],
-    ]
-    assert settings.rows[2][0] == "BIRD on Cartpole Swingup, seed 2"
-    assert (settings.common, settings.without) == ({"a": "1"}, 1)
-
-
 def test_marked_settings_on_the_page(page_file):
     text = page_file.read_text()
     assert re.findall("<mark>(.*?)</mark>", text) == ["marked", "0.001", "0.001"]
     assert '<th scope="row">replay.batch</th><td class="text">16</td>' in text
-
-
-def test_the_last_video_of_a_run_unless_it_is_too_large(runs, monkeypatch):
-    path = runs / TASKS[0] / "bird/0/metrics.jsonl"
-    (video,), left_out = find_videos([log("bird", path=path)])
-    assert left_out == []
-    last = (path.parent / "videos/evaluation-20000.gif").read_bytes()
-    assert base64.b64decode(video.source.partition(",")[2]) == last
-    assert video.caption == "BIRD on Cartpole Swingup, seed 0, at step 20k"
-    monkeypatch.setattr(inventory, "LARGEST_VIDEO", len(last) - 1)
-    videos, (line,) = find_videos([log("bird", path=path)])
-    assert videos == [] and "left out" in line and "evaluation-20000.gif" in line
-    monkeypatch.undo()
-    monkeypatch.setattr(inventory, "ALL_VIDEOS", len(last))
-    videos, (line,) = find_videos([log("bird", path=path)] * 2)
-    assert len(videos) == 1 and "all together" in line
-
-
-def test_sections_without_data_are_left_out():
-    text = render([log("mine", model_loss=[1.0, 2.0])], baselines=True)
-    assert 'id="returns"' not in text and 'id="tables"' not in text and "<img" not in text
-    text = render([log("mine", test__return=[1.0, 2.0])], baselines=False)
-    assert 'id="returns"' in text and "D4PG" not in text
 
 
 @pytest.mark.parametrize(

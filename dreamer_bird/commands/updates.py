@@ -1,0 +1,54 @@
+"""Updates of an agent on a random batch, which `bench` times and of which `doctor` tries one."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from dreamer_bird.config import Config
+from dreamer_bird.envs import OBSERVATIONS
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.utils import seeds
+
+STATE = 6  # dimensions of the random batch's state
+
+
+def spec_of(config: Config) -> Spec:
+    """Return what an environment would tell of itself, with one action and a short state."""
+    shapes = {"image": (config.env.size, config.env.size, 3), "state": (STATE,)}
+    return Spec({key: shapes[key] for key in OBSERVATIONS[config.obs]}, actions=1)
+
+
+def time_updates(config: Config) -> Iterator[float]:
+    """Train on one random batch `[B, T, ...]` again and again; yield the seconds of each update.
+
+    The first one, which is traced, takes far longer than the others.
+    """
+    from dreamer_bird.agent.agent import Agent
+
+    spec = spec_of(config)
+    # Whole updates, the actor's part of them too, from the first one on.
+    agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
+    batch = _random_batch(config, spec)
+    number = 0
+    while True:
+        start = time.perf_counter()
+        metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
+        metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
+        yield time.perf_counter() - start
+        number += 1
+
+
+def _random_batch(config: Config, spec: Spec) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = (config.replay.batch, config.replay.length)
+    frames = {
+        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
+    }
+    return {
+        **{key: frames[key]((*shape, *size)) for key, size in spec.observation.items()},
+        "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
+        "reward": rng.uniform(size=shape).astype(np.float32),
+        "discount": np.ones(shape, np.float32),
+    }

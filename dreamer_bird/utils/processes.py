@@ -1,0 +1,52 @@
+"""Processes of Python beside this one: how they find this package, and what ended them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]  # what a process must search to import this package
+
+
+def finding_package(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables with which Python also finds this package, from any folder."""
+    path = filter(None, [str(ROOT), variables.get("PYTHONPATH")])
+    return {**variables, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def run_python(
+    code: str,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run code that may import this package in a process of its own; return what it printed.
+
+    `variables` are those of the environment, by default this process's own. Raises
+    `subprocess.TimeoutExpired` after so many seconds.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=finding_package(os.environ if variables is None else variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def signal_behind(status: int | None) -> str:
+    """Return the name of the signal that ended a process, "" where none did."""
+    if status is None or status >= 0:
+        return ""
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # one of those without a name
+        return f"SIG{-status}"
+
+
+def cause_of_end(status: int) -> str:
+    """Word which signal ended a process and what may be behind it, "" where none did."""
+    name = signal_behind(status)
+    return name and f"ended by {name}" + "; was memory short?" * (name == "SIGKILL")

@@ -1,0 +1,52 @@
+"""What is told of synthetic logs in memory, by known answers."""
+
+import pytest
+
+from dreamer_bird.analysis.summary import Question, compare_logs
+
+STEPS = range(0, 100_001, 1000)
+
+
+def ramp(slope, end=100_000):
+    """Returns that rise by `slope` a thousand steps."""
+    return [(step, slope * step / 1000) for step in STEPS if step <= end]
+
+
+def test_a_published_curve_stands_in_for_a_method_without_logs(make_log):
+    logs = [make_log([(5000 + 100_000 * k, 500 * k) for k in range(4)])]
+    told = compare_logs(logs, Question(against="dreamer", at=(100_000, 400_000)))
+    assert told["against"] == "dreamer (published)"
+    bird, published = told["tasks"][0]["methods"]
+    assert published["values"][0] == {"mean": 137.2, "std": 57.7, "seeds": 5}
+    # 508.4 at 205,000 and 722.8 at 305,000, so 722.8 is the score at the end of the log.
+    assert bird["reach"][-1]["score"] == 722.8
+    assert bird["reach"][-1]["steps"] == pytest.approx(5000 + 100_000 * 722.8 / 500, abs=1)
+    assert bird["reach"][-1]["ratio"] == pytest.approx(305_000 / bird["reach"][-1]["steps"])
+
+
+def test_between_published_points_there_is_a_mean_but_no_deviation(make_log):
+    told = compare_logs([make_log(ramp(1))], Question(at=(55_000, 100_000, 10**8)))
+    values = told["tasks"][0]["methods"][1]["values"]
+    # 25.8 at 5,000 and 137.2 at 105,000.
+    assert values[0] == {"mean": pytest.approx((25.8 + 137.2) / 2), "std": None, "seeds": 5}
+    assert values[1]["mean"] == pytest.approx(25.8 + 0.95 * (137.2 - 25.8))
+    assert values[2] == {"mean": None, "std": None, "seeds": 0}
+
+
+def test_steps_are_chosen_within_what_all_logs_cover(make_log):
+    logs = [make_log(ramp(1)), make_log(ramp(1, end=41_000), method="dreamer")]
+    (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
+    assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000, 40_000])
+    assert [method["area"]["mean"] for method in task["methods"]] == pytest.approx([20.5, 20.5])
+
+
+def test_two_seeds_of_one_method_are_compared_as_two_logs(make_log):
+    logs = [make_log({"test/return": ramp(1), "div": ramp(s)}, seed=s) for s in (1, 2)]
+    (difference,) = compare_logs(logs, Question())["tasks"][0]["differences"]
+    assert (difference["first"], difference["second"]) == ("bird, seed 1", "bird, seed 2")
+
+
+def test_returns_of_training_beside_those_of_evaluations_are_told(make_log):
+    logs = [make_log(ramp(1)), make_log({"train/return": ramp(1)}, method="dreamer")]
+    with pytest.warns(UserWarning, match=r"dreamer/0: no test/return; its train/return"):
+        compare_logs(logs, Question())

@@ -1,0 +1,42 @@
+"""Processes of Python: they find the package, and what ended them is told."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python, signal_behind
+
+
+def test_the_package_comes_before_other_places(tmp_path):
+    first, *others = finding_package({"A": "b"})["PYTHONPATH"].split(os.pathsep)
+    assert os.path.exists(os.path.join(first, "dreamer_bird", "cli.py")) and not others
+    assert finding_package({"A": "b", "PYTHONPATH": "/x"}) == {
+        "A": "b",
+        "PYTHONPATH": f"{first}{os.pathsep}/x",
+    }
+
+
+def test_code_runs_with_the_package_and_with_what_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import os, sys, dreamer_bird; print(sys.argv[1:], os.environ.get('A'))"
+    assert run_python(code, "x y", variables={"A": "b"}).stdout == "['x y'] b\n"
+    monkeypatch.setenv("A", "c")
+    assert run_python(code).stdout == "[] c\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_python("import time; time.sleep(9)", timeout=0.2)
+
+
+def test_what_ended_a_process():
+    code = "import os; os.kill(os.getpid(), {})"
+    killed = run_python(code.format(signal.SIGKILL.value)).returncode
+    assert (signal_behind(killed), cause_of_end(killed)) == (
+        "SIGKILL",
+        "ended by SIGKILL; was memory short?",
+    )
+    assert cause_of_end(run_python(code.format(signal.SIGTERM.value)).returncode) == (
+        "ended by SIGTERM"
+    )
+    assert [signal_behind(status) for status in (None, 0, 3, -40)] == ["", "", "", "SIG40"]
+    assert cause_of_end(3) == ""
