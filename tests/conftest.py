@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 from command_line import command
-from noise_env import SIZE, STEPS, Noise
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
+from toy_envs import SIZE, STEPS, Noise
 
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.worker import EnvWorker
