@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import command
-from noise_env import SIZE, STEPS, Noise
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
+from toy_envs import SIZE, STEPS, Noise
 
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log

@@ -29,8 +29,9 @@ class Adapter(gymnasium.Env):
     """
 
     def __init__(self, task: str, env: gymnasium.Env, *, obs: str, action_repeat: int, size: int):
-        """Take an environment whose answers are `Checked`."""
+        """Take an environment that keeps to its spaces, as one that is `Checked`."""
         self._env, self._action_repeat, self._size = env, action_repeat, size
+        self.metadata = env.metadata
         self.action_space, self._raw_action = _adapt_actions(task, env.action_space)
         if not self.action_space.shape[0]:
             raise ConfigError(f"{task}: its actions {env.action_space} have no elements")
@@ -53,11 +54,13 @@ class Adapter(gymnasium.Env):
                 raise ConfigError(f"{task}: --obs {obs}: what it observes has no elements")
             spaces["state"] = Box(-np.inf, np.inf, (length,), np.float32)
         self.observation_space = Dict(spaces)
+        self._image: np.ndarray | None = None  # of the present state, once it is rendered
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; given a seed, it depends on seed and actions alone."""
+        super().reset(seed=seed)
         self._observed, info = self._env.reset(seed=seed, options=options)
         return self._observe(), info
 
@@ -86,6 +89,15 @@ class Adapter(gymnasium.Env):
 
         Raises `RenderingError` where the environment or the machine cannot.
         """
+        if self._image is None:
+            self._image = self._draw()
+        return self._image
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        self._env.close()
+
+    def _draw(self) -> np.ndarray:
         if self._image_path is None:
             image = self._env.render()
         else:
@@ -95,11 +107,8 @@ class Adapter(gymnasium.Env):
             image = np.asarray(whole.resize((self._size, self._size), Image.Resampling.BILINEAR))
         return np.array(np.broadcast_to(np.atleast_3d(image), (self._size, self._size, 3)))
 
-    def close(self) -> None:
-        """Free what the environment holds."""
-        self._env.close()
-
     def _observe(self) -> dict[str, np.ndarray]:
+        self._image = None
         observation = {}
         if "image" in self._wanted:
             observation["image"] = self.render()

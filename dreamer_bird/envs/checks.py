@@ -58,7 +58,7 @@ class Checked(gymnasium.Wrapper):
                 "(observation, reward, terminated, truncated, info)"
             )
         observation, reward, *ends, _ = result
-        self._refuse(flaw(self.observation_space, observation) or _reward_flaw(reward))
+        self._refuse(flaw(self.observation_space, observation) or reward_flaw(reward))
         for name, end in zip(("terminated", "truncated"), ends, strict=True):
             if not isinstance(end, bool | np.bool_):
                 self._refuse(f"{name} is {_kind(end)} instead of a bool")
@@ -106,6 +106,13 @@ def flaw(space: gymnasium.Space, value: Any, name: str = "") -> str:
     return "" if space.contains(value) else f"{title} is {one_line(value)}, not in {space}"
 
 
+def reward_flaw(reward: Any) -> str:
+    """Say why a reward cannot be learned from, "" if it can."""
+    if not isinstance(reward, Real):
+        return f"reward is {_kind(reward)} instead of a number"
+    return "" if abs(reward) <= _MOST else f"reward is {reward}, not a finite float32"
+
+
 def one_line(value: object) -> str:
     """Return the text of any object, without line breaks."""
     return " ".join(str(value).split())
@@ -136,6 +143,8 @@ def _array_flaw(box: Box, value: Any, title: str) -> str:
         return f"{title} is {_kind(value)} instead of an array"
     if (value.dtype, value.shape) != (box.dtype, box.shape):
         return f"{title} is {value.dtype} {value.shape} instead of {box.dtype} {box.shape}"
+    if _fits(box, value):
+        return ""
     outside = (value < box.low) | (value > box.high)
     if np.issubdtype(value.dtype, np.floating):
         unfit = ~(np.abs(value.astype(np.float64)) <= _MOST)  # true for NaN as well
@@ -149,10 +158,13 @@ def _array_flaw(box: Box, value: Any, title: str) -> str:
     return ""
 
 
-def _reward_flaw(reward: Any) -> str:
-    if not isinstance(reward, Real):
-        return f"reward is {_kind(reward)} instead of a number"
-    return "" if abs(reward) <= _MOST else f"reward is {reward}, not a finite float32"
+def _fits(box: Box, value: np.ndarray) -> bool:
+    """Tell quickly that all is well, as it nearly always is; False may be due to rounding."""
+    if not ((box.low <= value) & (value <= box.high)).all():  # as with NaN
+        return False
+    if value.dtype.kind != "f" or not value.size:
+        return True
+    return max(-float(value.min()), float(value.max())) <= _MOST
 
 
 def _is_array(value: Any) -> bool:

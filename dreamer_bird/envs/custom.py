@@ -44,13 +44,15 @@ def register(name: str, factory: Factory) -> None:
     FACTORIES[name] = factory
 
 
-def folder() -> str:
-    """Return the folder, besides the installed packages, in which modules of tasks are found."""
-    return os.getcwd()
+def import_module_of(name: str) -> ModuleType:
+    """Import a module of the current folder, or one that is installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return import_module(name)
 
 
-def make_own(task: str, factory: Factory | None = None) -> gymnasium.Env:
-    """Call `factory`, or what `module:factory` names.
+def make_custom(task: str, factory: Factory | None = None) -> gymnasium.Env:
+    """Call `factory`, or what the task `<module>:<factory>` names.
 
     Raises `ConfigError` if there is no such factory or it returns anything else.
     """
@@ -69,10 +71,8 @@ def make_own(task: str, factory: Factory | None = None) -> gymnasium.Env:
 
 def _load(task: str) -> Factory:
     module_name, _, name = task.partition(":")
-    if folder() not in sys.path:
-        sys.path.insert(0, folder())
     try:
-        module = import_module(module_name)
+        module = import_module_of(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # of something that the module needs: its traceback tells where

@@ -1,32 +1,28 @@
 """Environments by their names in gymnasium's registry."""
 
 import inspect
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from dreamer_bird.envs.checks import one_line
-from dreamer_bird.envs.custom import folder
+from dreamer_bird.envs.custom import import_module_of
 from dreamer_bird.errors import ConfigError
 
 
 def make_registered(task: str, size: int, shadows: bool) -> tuple[gymnasium.Env, int | None]:
-    """Make `gym_<EnvId>`, to render images if it can; return it with its limit to an episode.
+    """Make `gym_<EnvId>`; return it, and its limit to an episode in steps, which is not set yet.
 
-    The limit, in environment steps, is for the caller to set. `gym_<package>:<EnvId>` imports the
-    package first. MuJoCo draws images of `size` pixels a side, and `shadows` if wanted. Raises
-    `ConfigError` with gymnasium's reason if there is no such environment.
+    `gym_<package>:<EnvId>` imports the package first. It renders images if it can; MuJoCo draws
+    them in `size`, with shadows if wanted. Raises `ConfigError`, in gymnasium's words, if there is
+    no such environment.
     """
-    if folder() not in sys.path:
-        sys.path.insert(0, folder())
     package, _, env_id = task.removeprefix("gym_").rpartition(":")
     try:
         if package:
-            import_module(package)
+            import_module_of(package)
         spec = gymnasium.spec(env_id)
         creator = spec.entry_point
         creator = load_env_creator(creator) if isinstance(creator, str) else creator

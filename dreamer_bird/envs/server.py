@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from dreamer_bird.envs.checks import flaw, reward_flaw
 from dreamer_bird.envs.rendering import RenderingError
 from dreamer_bird.errors import ConfigError, RunError
 
@@ -27,9 +28,8 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     environment's own ConfigError or RunError, or `Exception` with a traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # They may reach the whole group; the learner decides.
+        # They may reach the whole group; the learner decides.
+        signal.signal(number, signal.SIG_IGN)
     _die_with(parent)
     status = 0
     try:
@@ -95,21 +95,25 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
         connection.send((None, (env.observation_space, env.action_space)))
         for method, argument in _requests(connection):
             if method == "reset":
-                answer = _checked(env.reset(seed=argument)[0], env.observation_space)
+                answer, _ = env.reset(seed=argument)
+                _check(env, answer)
             elif method == "render":
                 answer = env.render()
             elif method == "try to render":
                 answer = _problem_of_rendering(env)
             else:
                 observation, reward, terminated, truncated, info = env.step(argument)
-                if not np.isfinite(reward):
-                    raise ValueError(f"reward is {reward}")
-                observation = _checked(observation, env.observation_space)
+                _check(env, observation, reward)
                 ends = bool(terminated), bool(truncated)
                 answer = observation, float(reward), *ends, info.get("env_steps", 1)
             connection.send((None, answer))
     finally:
         env.close()
+
+
+def _check(env: gymnasium.Env, observation: Observation, reward: float = 0.0) -> None:
+    if problem := flaw(env.observation_space, observation) or reward_flaw(reward):
+        raise ValueError(problem)
 
 
 def _problem_of_rendering(env: gymnasium.Env) -> str:
@@ -128,16 +132,3 @@ def _requests(connection: Connection) -> Iterator[tuple[str, Any]]:
     with suppress(EOFError, ConnectionResetError):
         while True:
             yield connection.recv()
-
-
-def _checked(observation: Observation, space: gymnasium.spaces.Dict) -> Observation:
-    if observation.keys() != space.keys():
-        raise ValueError(f"observation has {sorted(observation)} instead of {sorted(space.keys())}")
-    for key, box in space.items():
-        value = np.asarray(observation[key])
-        if (value.dtype, value.shape) != (box.dtype, box.shape):
-            raise ValueError(
-                f"observation {key!r} is {value.dtype} {value.shape} "
-                f"instead of {box.dtype} {box.shape}"
-            )
-    return observation

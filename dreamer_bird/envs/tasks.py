@@ -1,10 +1,13 @@
-"""Which tasks there are, told from their names: nothing here imports a simulator."""
+"""Names of tasks, and the families that they belong to. Nothing here imports a simulator."""
 
+import os
 import re
 import sys
+from collections.abc import Callable
 from importlib.machinery import PathFinder
+from typing import NamedTuple
 
-from dreamer_bird.envs.custom import FACTORIES, folder
+from dreamer_bird.envs.custom import FACTORIES
 from dreamer_bird.errors import nearest
 
 # What `obs` selects: `image` is uint8 [size, size, 3], `state` a float32 vector.
@@ -46,46 +49,51 @@ tetris tic_tac_toe_3d time_pilot trondead turmoil tutankham up_n_down venture vi
 video_chess video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
 """
 GAMES = tuple(_GAMES.split())
-_ACTION_REPEAT = {"dmc": 2, "atari": 4}
 # An EnvId of gymnasium ends in a version, `gym_ale_py:ALE/Pong-v5`, and so does not match.
-_OWN = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+_CUSTOM = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
+
+class _Family(NamedTuple):
+    problem: Callable[[str], str]  # says why there is no such task, "" if there may be
+    action_repeat: int = 1  # where the user does not say
+    may_terminate: bool = True
 
 
 def family(task: str) -> str:
-    """Return `dmc`, `gym`, `atari`, or `own` for a factory of the user's; "" if it is none."""
-    if task in FACTORIES or _OWN.fullmatch(task):
-        return "own"
+    """Return `dmc`, `gym`, `atari`, or `custom` for a factory of the user's; "" if it is none."""
+    if task in FACTORIES or _CUSTOM.fullmatch(task):
+        return "custom"
     prefix, underscore, _ = task.partition("_")
     return prefix if underscore and prefix in ("dmc", "gym", "atari") else ""
 
 
 def default_action_repeat(task: str) -> int:
     """Return how many environment steps an agent step takes where the user does not say."""
-    return _ACTION_REPEAT.get(family(task), 1)
+    return _FAMILIES[family(task)].action_repeat
 
 
 def may_terminate(task: str) -> bool:
     """Return whether an episode may end for another reason than its time limit."""
-    return family(task) != "dmc"
+    return _FAMILIES[family(task)].may_terminate
 
 
 def check_task(task: str) -> None:
     """Raise `ValueError` with a reason of one line, and the nearest names, for an unknown task.
 
-    Runs no code of the user's: what `module:factory` names is found out in the worker.
+    Runs no code of the user's: what `<module>:<factory>` names is found out in the worker.
     """
-    if reason := _REASONS[family(task)](task):
-        raise ValueError(reason)
+    if problem := _FAMILIES[family(task)].problem(task):
+        raise ValueError(problem)
 
 
-def _not_dmc(task: str) -> str:
+def _dmc_problem(task: str) -> str:
     return "" if task in TASKS else f"unknown; {nearest(task, TASKS)}"
 
 
-def _not_gym(task: str) -> str:
+def _gym_problem(task: str) -> str:
     env_id = task.removeprefix("gym_")
     if ":" in env_id:  # gymnasium's own way to name what an installed package registers
-        return _no_module(env_id)
+        return _module_problem(env_id)
     import gymnasium
 
     if env_id in gymnasium.registry:
@@ -96,25 +104,25 @@ def _not_gym(task: str) -> str:
     return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
 
 
-def _not_atari(task: str) -> str:
+def _atari_problem(task: str) -> str:
     game = task.removeprefix("atari_")
     if game not in GAMES:
         return f"unknown; {nearest(game, GAMES, 'atari_')}"
     return "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
 
 
-def _not_own(task: str) -> str:
-    return "" if task in FACTORIES else _no_module(task)
+def _custom_problem(task: str) -> str:
+    return "" if task in FACTORIES else _module_problem(task)
 
 
-def _no_module(named: str) -> str:
+def _module_problem(named: str) -> str:
     # To look for a submodule would import what it is part of.
     top = named.partition(":")[0].partition(".")[0]
-    found = PathFinder.find_spec(top, [folder(), *sys.path])
-    return "" if found else f"there is no module {top} in {folder()}, and none is installed"
+    found = PathFinder.find_spec(top, [os.getcwd(), *sys.path])
+    return "" if found else f"there is no module {top} in {os.getcwd()}, and none is installed"
 
 
-def _not_any(task: str) -> str:
+def _problem(task: str) -> str:
     names = (*TASKS, *(f"atari_{game}" for game in GAMES), *FACTORIES)
     close = nearest(task, names)
     close = f"{close} " if close.startswith("did") else ""
@@ -124,10 +132,10 @@ def _not_any(task: str) -> str:
     )
 
 
-_REASONS = {
-    "dmc": _not_dmc,
-    "gym": _not_gym,
-    "atari": _not_atari,
-    "own": _not_own,
-    "": _not_any,
+_FAMILIES = {
+    "dmc": _Family(_dmc_problem, action_repeat=2, may_terminate=False),
+    "gym": _Family(_gym_problem),
+    "atari": _Family(_atari_problem, action_repeat=4),
+    "custom": _Family(_custom_problem),
+    "": _Family(_problem),
 }

@@ -17,7 +17,7 @@ ENDING = ("--variant", "soft_bird", "--task", "gym_CartPole-v1", "--obs", "state
 def updates(folder, numbers, *flags):
     """Return what two updates by each of these numbers of replicas give."""
     out = folder / "updates.npz"
-    line = [sys.executable, str(ROOT / "tests/updating.py"), str(out), numbers, *flags]
+    line = [sys.executable, str(ROOT / "tests/helpers/updating.py"), str(out), numbers, *flags]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     subprocess.run(line, env=env, check=True, timeout=300)
     found = dict(np.load(out))

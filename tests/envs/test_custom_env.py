@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from command_line import command
 
-from dreamer_bird.envs import custom as own
-from dreamer_bird.envs import environment, register
+from dreamer_bird.envs import custom, environment, register
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvError, EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -208,7 +207,7 @@ def test_a_registered_factory_reaches_the_worker(folder, monkeypatch):
     try:
         make = environment("point-1", obs="state", time_limit=3)
     finally:
-        del own.FACTORIES["point-1"]
+        del custom.FACTORIES["point-1"]
     with EnvWorker("probe", make) as env:
         env.reset(0)
         assert [env.step(np.float32([0]))[3] for _ in range(3)] == [False, False, True]

@@ -81,14 +81,14 @@ def play_blindly(task, keywords, actions):
     env = make_env(task, **keywords)
     image = env.reset(seed=0)[0]["image"]
     base = env.unwrapped
-    base._observe = lambda timestep: {"image": image}
+    base._observe = lambda: {"image": image}
     steps, ends = 0, (False, False)
     while not any(ends) and steps < 2000:
         action = actions[steps % len(actions)] * np.ones(env.action_space.shape, np.float32)
         _, _, *ends, _ = env.step(action)
         steps += 1
-    physics = base._env.physics
-    environment_steps = physics.time() / base._env.control_timestep()
+    suite = base._env._env
+    environment_steps = suite.physics.time() / suite.control_timestep()
     env.close()
     return steps, environment_steps, tuple(ends)
 
@@ -125,7 +125,9 @@ class _Timesteps:
         self.count += 1
         last = self.count == self.length
         kind = dm_env.StepType.LAST if last else dm_env.StepType.MID
-        return dm_env.TimeStep(kind, float(self.count), self.discount if last else 1.0, {})
+        discount = self.discount if last else 1.0
+        observation = self.env.task.get_observation(self.env.physics)
+        return dm_env.TimeStep(kind, float(self.count), discount, observation)
 
 
 def step_to_the_end(length, discount):
@@ -134,8 +136,8 @@ def step_to_the_end(length, discount):
     base = env.unwrapped
     rendered = []
     observe = base._observe
-    base._observe = lambda timestep: rendered.append(1) or observe(timestep)
-    base._env = _Timesteps(base._env, length, discount)
+    base._observe = lambda: rendered.append(1) or observe()
+    base._env._env = _Timesteps(base._env._env, length, discount)
     results = [env.step(np.zeros(1, np.float32))[1:4] for _ in range(2)]
     env.close()
     return results, len(rendered)
@@ -153,7 +155,8 @@ def controls(task, action):
     env = make_env(task)
     env.reset(seed=0)
     env.step(np.full(env.action_space.shape, action, np.float32))
-    spec, control = env.unwrapped._env.action_spec(), env.unwrapped._env.physics.data.ctrl.copy()
+    suite = env.unwrapped._env._env
+    spec, control = suite.action_spec(), suite.physics.data.ctrl.copy()
     env.close()
     return spec.minimum, spec.maximum, control
 
@@ -240,7 +243,8 @@ def observe_both_ways(task):
         found[f"{obs} render"] = env.render()
         assert found[obs].keys() == env.observation_space.keys()
         assert env.observation_space.contains(found[obs])
-        suite = base._env.task.get_observation(base._env.physics)
+        control = base._env._env
+        suite = control.task.get_observation(control.physics)
         env.close()
     return {key: np.array(value) for key, value in suite.items()}, found
 

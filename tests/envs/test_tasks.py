@@ -7,8 +7,7 @@ import gymnasium
 import pytest
 
 from dreamer_bird import envs
-from dreamer_bird.envs import check_task, default_action_repeat, may_terminate, register
-from dreamer_bird.envs import custom as own
+from dreamer_bird.envs import check_task, custom, default_action_repeat, may_terminate, register
 from dreamer_bird.errors import ConfigError
 
 
@@ -20,7 +19,7 @@ def factory():
 def registered():
     register("my-task", factory)
     yield
-    del own.FACTORIES["my-task"]
+    del custom.FACTORIES["my-task"]
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_the_split_step_is_the_same_step_and_cannot_be_mixed_up():
         ("step", ["ValueError: joint out of range", "in step"]),
         ("end of file", ["EOFError: the environment's own file", "in step"]),
         ("nan", ["reward is nan"]),
-        ("key", ["observation has ['image'] instead of ['count']"]),
+        ("key", ["observation lacks 'count'"]),
         ("shape", ["observation 'count' is float32 (3,) instead of float32 (2,)"]),
         ("dtype", ["observation 'count' is float64 (2,) instead of float32 (2,)"]),
         ("exit", ["died: exit code 3"]),

@@ -7,7 +7,7 @@ from threading import Event, current_thread, main_thread
 import numpy as np
 import pytest
 from killing import TIMED
-from noise_env import nan_actions
+from toy_envs import nan_actions
 
 from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import RunError

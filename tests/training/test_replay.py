@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from counting_env import CountingEnv, shown
+from toy_envs import CountingEnv, shown
 
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.training.driver import collect_episodes

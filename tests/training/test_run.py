@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import command
-from noise_env import STEPS, nan_actions
+from toy_envs import STEPS, nan_actions
 
 from dreamer_bird.envs import environment
 from dreamer_bird.envs.worker import EnvError, WorkerError
@@ -235,12 +235,12 @@ def test_a_new_run_begins_with_a_checkpoint(make_run, tmp_path):
 
 def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
     """Each attempt draws other numbers, after a resume too: a run that fails comes to its end."""
-    flags = ["--configs", "debug", "--task", "cliff_env:Cliff", "--obs", "state", "--steps", "120"]
+    flags = ["--configs", "debug", "--task", "toy_envs:Cliff", "--obs", "state", "--steps", "120"]
     flags += ["--worker.restarts", "0", "--env.time_limit", "20", "--seed", "1", "--logdir"]
     flags.append(tmp_path / "run")
     statuses = []
     while 0 not in statuses and len(statuses) < 20:
-        done = command(*flags, cwd=Path(__file__).parents[1])
+        done = command(*flags, cwd=Path(__file__).parents[1] / "helpers")
         statuses.append(done.returncode)
         assert done.returncode == 0 or "ValueError: beyond the cliff" in done.stderr
     assert statuses[-1] == 0 and 1 in statuses
@@ -248,7 +248,7 @@ def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
 
 def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):
     """Ten, of three agent steps of four each."""
-    ending = environment("ending_env:Ending", obs="state", action_repeat=4)
+    ending = environment("toy_envs:Ending", obs="state", action_repeat=4)
     run = make_run(make_env=ending, **{"env.action_repeat": 4, "replay.length": 2})
     run.collect()
     _, episode = run.replay._episodes[0]
@@ -260,7 +260,7 @@ def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):
 
 @pytest.mark.filterwarnings("ignore:.*beyond the cliff")
 def test_a_retry_of_what_state_and_action_decide_draws_other_numbers(make_run):
-    cliff = environment("cliff_env:Cliff", obs="state", time_limit=20)
+    cliff = environment("toy_envs:Cliff", obs="state", time_limit=20)
     run = make_run(make_env=cliff, **{"worker.restarts": 20, "env.time_limit": 20})
     for _ in range(6):
         run.collect()

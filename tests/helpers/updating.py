@@ -1,6 +1,6 @@
 """Makes updates with replicas on parts of the processor; run as a script, in a process of its own.
 
-    python tests/updating.py OUT.npz REPLICAS[,REPLICAS] [flags of run.py]
+    python tests/helpers/updating.py OUT.npz REPLICAS[,REPLICAS] [flags of run.py]
 
 writes metrics, weights and moments after each of three updates, for each number of replicas.
 """

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUN = Path(__file__).parents[1] / "run.py"
+RUN = Path(__file__).parents[2] / "run.py"
 
 
 def command(*arguments, cwd=None):

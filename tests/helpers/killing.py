@@ -1,6 +1,6 @@
 """Stops a real run at chosen moments; run as a script, it is that run, and tells its stages.
 
-    python tests/killing.py STAGES [flags of run.py]
+    python tests/helpers/killing.py STAGES [flags of run.py]
 
 appends the name of each stage that begins as a line to the file STAGES.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from dreamer_bird.training import checkpoint
 from dreamer_bird.utils.files import Arrays, load_arrays
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = ("prefill", "collect", "update", "evaluate", "save")
 TIMED = ("fps", "seconds/", "seconds_beside/")
 
