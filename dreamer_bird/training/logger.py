@@ -1,6 +1,5 @@
 """Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
 
-import io
 import json
 import math
 import os
@@ -12,11 +11,11 @@ from typing import TextIO
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
+from dreamer_bird.training.video import encode_gif
 from dreamer_bird.utils.files import replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
@@ -84,7 +83,7 @@ class Logger:
 
     def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
         """Write a video `[T, H, W, 3]` to TensorBoard, and if `save` to `videos/` in the logdir."""
-        gif = _gif(frames)
+        gif = encode_gif(frames, FRAMES_PER_SECOND)
         summary = Summary()
         image = Summary.Image(
             height=frames.shape[1],
@@ -171,14 +170,3 @@ def _open_metrics(path: Path, size: int | None) -> TextIO:
 def _whole(value: float) -> float | int:
     # Counters look like counters: 5, not 5.0.
     return int(value) if value == int(value) and abs(value) < 2**53 else value
-
-
-def _gif(frames: np.ndarray) -> bytes:
-    # One palette for all frames: one for each takes six times as long, a third of an evaluation.
-    tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize()
-    images = [Image.fromarray(rows) for rows in np.asarray(tall).reshape(frames.shape[:3])]
-    for image in images:
-        image.putpalette(tall.getpalette())
-    file, duration = io.BytesIO(), 1000 / FRAMES_PER_SECOND  # milliseconds a frame
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    return file.getvalue()
