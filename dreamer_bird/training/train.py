@@ -1,9 +1,8 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.collector import Collector
+from dreamer_bird.training.distributed.hosts import Hosts
+from dreamer_bird.training.distributed.team import FINISHED, STOPPED, LostHostError, Team, gathered
 from dreamer_bird.training.evaluator import Evaluator
-from dreamer_bird.training.hosts import Hosts, gather
 from dreamer_bird.training.logdir import claim_logdir
 from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.prefetch import prefetched
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.training.reporting import Reporter, introduction
-from dreamer_bird.training.team import FINISHED, STOPPED, LostHostError, Team
 from dreamer_bird.training.watchdog import Streak, culprit
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
@@ -47,7 +46,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
     with ExitStack() as stack:
         use_threads(config.threads, flops_per_step(config, eval_env.spec))
         # Before `stopping`: TensorFlow sets a handler of SIGTERM of its own among several hosts.
-        team = stack.enter_context(_gathered(config, hosts))
+        team = stack.enter_context(gathered(config, hosts))
         eval_env.reset(0)  # fails before anything is created, if it does
         if not hosts.is_chief:
             eval_env.close()
@@ -64,22 +63,10 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
                 stage()
         except (Stopped, LostHostError, WorkerError):  # which attempts have failed is kept too
             run.write_checkpoint()
-            team.dismiss(STOPPED)
+            team.shutdown(STOPPED)
             raise
-        team.dismiss(FINISHED)
+        team.shutdown(FINISHED)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
-
-
-@contextmanager
-def _gathered(config: Config, hosts: Hosts) -> Iterator[Team]:
-    """Yield the team when all hosts are there; their loss is an error of one line from then on."""
-    if hosts.count > 1:
-        print(f"host {hosts.number} of {hosts.count}, waiting for the others", flush=True)
-        # All but the logdir, which only the chief uses.
-        gather(hosts, json.dumps(config.replace(logdir=None).flatten(), sort_keys=True))
-    team = Team(config.devices, hosts)
-    with team.naming_the_lost():
-        yield team
 
 
 class Run:
