@@ -17,7 +17,7 @@ ORDER = ("errors", "utils", "envs", "config", "agent", "training", "policy", "co
 ANALYSIS = {"errors", "utils", "envs", "config", "analysis"}
 NEEDS_TENSORFLOW = {
     *("agent.*", "utils.tensorflow", "training.train", "training.collector", "training.evaluator"),
-    *("training.player", "training.logger", "training.reporting", "training.distributed.team"),
+    *("training.player", "training.logger", "training.distributed.team"),
 }
 
 

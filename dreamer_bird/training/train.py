@@ -20,10 +20,10 @@ from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.training.distributed.team import FINISHED, STOPPED, LostHostError, Team, gathered
 from dreamer_bird.training.evaluator import Evaluator
 from dreamer_bird.training.logdir import claim_logdir
-from dreamer_bird.training.logger import Logger
+from dreamer_bird.training.logger import Logger, Reporter
 from dreamer_bird.training.prefetch import prefetched
 from dreamer_bird.training.replay import Replay
-from dreamer_bird.training.reporting import Reporter, introduction
+from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak, culprit
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
