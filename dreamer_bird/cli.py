@@ -78,7 +78,7 @@ def _train(arguments: list[str]) -> int:
     playing = config.envs if hosts.is_chief else 0
     if hosts.is_chief:
         check_logdir(config)
-    from dreamer_bird.training.workers import start_worker
+    from dreamer_bird.training.driver import start_worker
 
     with ExitStack() as stack:
         # They start while TensorFlow is imported.

@@ -23,7 +23,7 @@ from dreamer_bird.config import Config, load
 from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import RunError
-from dreamer_bird.training.workers import start_worker
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.tensorflow import quietly, use_threads
 

@@ -21,8 +21,7 @@ from dreamer_bird.training.distributed.team import FINISHED, STOPPED, LostHostEr
 from dreamer_bird.training.evaluator import Evaluator
 from dreamer_bird.training.logdir import claim_logdir
 from dreamer_bird.training.logger import Logger, Reporter
-from dreamer_bird.training.prefetch import prefetched
-from dreamer_bird.training.replay import Replay
+from dreamer_bird.training.replay import Replay, prefetched
 from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak, culprit
 from dreamer_bird.utils import seeds
