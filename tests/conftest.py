@@ -25,8 +25,8 @@ def pytest_addoption(parser):
 
 # Files of minutes, which would leave a process alone with the last of them if they came later.
 LONGEST = (
-    *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_run"),
-    *("test_sweep_ray", "test_bench", "test_distributed"),
+    *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_distributed"),
+    *("test_run", "test_run_state", "test_collector", "test_sweep_ray", "test_bench"),
 )
 
 
