@@ -18,7 +18,7 @@ from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import GAMES, TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
-from dreamer_bird.training.hosts import check_split, read_hosts
+from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -78,7 +78,7 @@ def _train(arguments: list[str]) -> int:
     playing = config.envs if hosts.is_chief else 0
     if hosts.is_chief:
         check_logdir(config)
-    from dreamer_bird.training.workers import start_worker
+    from dreamer_bird.training.driver import start_worker
 
     with ExitStack() as stack:
         # They start while TensorFlow is imported.

@@ -9,8 +9,8 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import build_agent, read_snapshot
-from dreamer_bird.training.workers import start_worker
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 

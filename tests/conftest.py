@@ -16,7 +16,7 @@ from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.training.hosts import Hosts
+from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.utils import seeds
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
@@ -29,8 +29,8 @@ def pytest_addoption(parser):
 
 # Files of minutes, which would leave a process alone with the last of them if they came later.
 LONGEST = (
-    *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_team", "test_run"),
-    *("test_sweep_ray", "test_bench"),
+    *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_distributed"),
+    *("test_run", "test_run_state", "test_collector", "test_sweep_ray", "test_bench"),
 )
 
 
@@ -114,7 +114,7 @@ class RunMaker:
         self._folder, self._idle, self._lent = folder, idle_agents, {}
 
     def __call__(self, check=lambda: None, folder="run", make_env=None, **flags):
-        from dreamer_bird.training.team import Team
+        from dreamer_bird.training.distributed.team import Team
         from dreamer_bird.training.train import Run
 
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}

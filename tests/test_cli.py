@@ -10,7 +10,7 @@ from dreamer_bird import cli
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import RULES
 from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
-from dreamer_bird.training import workers
+from dreamer_bird.training import driver
 
 RUN = Path(__file__).parents[1] / "run.py"
 
@@ -29,7 +29,7 @@ def trained(monkeypatch):
         train=lambda config, hosts, envs, eval_env: configs.append(config)
     )
     monkeypatch.setitem(sys.modules, "dreamer_bird.training.train", module)
-    monkeypatch.setattr(workers, "start_worker", lambda config, name: nullcontext(name))
+    monkeypatch.setattr(driver, "start_worker", lambda config, name: nullcontext(name))
     return configs
 
 

@@ -16,8 +16,8 @@ ORDER = ("errors", "utils", "envs", "config", "agent", "training", "policy", "co
 # Beside that order: it reads the logs of any program, and knows no agent and no run.
 ANALYSIS = {"errors", "utils", "envs", "config", "analysis"}
 NEEDS_TENSORFLOW = {
-    *("agent.*", "utils.tensorflow", "training.train", "training.collector", "training.evaluator"),
-    *("training.player", "training.logger", "training.reporting", "training.team"),
+    *("agent.*", "utils.tensorflow", "training.train", "training.run_state", "training.collector"),
+    *("training.overlap", "training.diagnostics", "training.logger", "training.distributed.team"),
 }
 
 

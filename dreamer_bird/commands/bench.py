@@ -20,7 +20,7 @@ from dreamer_bird.commands.arguments import Parser, parse_flags, whole
 from dreamer_bird.commands.updates import spec_of, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.errors import RunError
-from dreamer_bird.training.workers import start_worker
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.processes import run_python
 from dreamer_bird.utils.tensorflow import quietly, use_threads
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, check_output, whole
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import build_quietly, play, read_snapshot
 from dreamer_bird.training.video import write_video
-from dreamer_bird.training.workers import start_worker
 
 VIDEOS = (".mp4", ".gif")
 FRAMES_PER_SECOND = 25

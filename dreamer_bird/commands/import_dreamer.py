@@ -17,8 +17,8 @@ from dreamer_bird.config import RULES, Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.training import checkpoint
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.logdir import check_logdir, claim_logdir
-from dreamer_bird.training.workers import start_worker
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.tensorflow import quietly
 

@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 from dreamer_bird.analysis.logs import title
 from dreamer_bird.commands.arguments import Parser, check_output, whole
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
 from dreamer_bird.training.video import write_video
-from dreamer_bird.training.workers import start_worker
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays, replacing
 

@@ -1,127 +1,144 @@
-"""Training episodes, played when they are due or ahead: beside the updates before them."""
+"""Episodes of a run: by whom they are played, and what if an environment or an action fails."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Event
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.config import Config
-from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.envs.spaces import random_action
+from dreamer_bird.envs.worker import EnvError, EnvWorker, WorkerError
 from dreamer_bird.errors import RunError
-from dreamer_bird.training.driver import Act
-from dreamer_bird.training.player import Player
+from dreamer_bird.training.driver import Act, collect_episodes
+from dreamer_bird.training.watchdog import Streak
+from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.timer import Stopwatch
 
-PATIENCE = 1.0  # seconds in which the thread ends, if its environment answers
-
-
-class AbandonedError(RunError):
-    """Nobody waits for the episode any more."""
-
 
 class Collector:
-    """Plays the episodes that the replay is given, numbered from 0.
+    """Plays whole episodes, each a function of weights, seed, number and attempt.
 
-    Without `train.overlap` each is played when it is due, by the policy as it is. With it, all
-    episodes until the next block of updates are played by a copy of the policy, as it was when the
-    block before them began; the first (in each environment) is played in a thread meanwhile.
+    A failure that state and action decide would come again, in this run and whenever it is resumed:
+    another attempt at the episode draws other random numbers, in the environment and here.
     """
+
+    copied_for: int | None = None  # the first episode that a copy of the policy plays, if any
 
     def __init__(
         self,
         config: Config,
-        spec: Spec,
         agent: Agent,
         envs: Sequence[EnvWorker],
         check: Callable[[], None],
         watch: Stopwatch,
     ):
-        """Take the agent that learns; `check` is called before each step, and may raise Stopped."""
-        self._idle = spec.idle_action()
-        self._overlaps = config.train.overlap
-        self._learner, self._envs = agent, envs
-        self._actor = Agent(config, spec, learns=False) if self._overlaps else agent
-        limits = config.worker.restarts, config.train.max_skipped
-        self.player = Player(self._actor, config.seed, *limits, check)
-        self._check, self._watch = check, watch
+        """Take who acts and where; `check` is called before each step, and may raise Stopped."""
+        self._config, self._agent, self._envs = config, agent, envs
+        self._check, self.watch = check, watch
         self.watch_ahead = Stopwatch()  # of the last episodes that were played ahead
-        self.copied_for: int | None = None  # the first episode that the copied policy plays
-        self._ahead: tuple[Future[tuple[list[Arrays], Stopwatch]], Player] | None = None
-        # Lives as long as this object: a worker ends with the thread in which it was restarted.
-        self._thread = ThreadPoolExecutor(1)
-        self._closed = Event()
+        self._bad_actions = Streak("actions", config.train.max_skipped)
+        self._attempt = 0  # at the episode under way; failed ones came before
+        self.nonfinite_actions = 0  # since they were last logged
+
+    def to_save(self) -> list:
+        """Return what a checkpoint keeps of failures."""
+        return [self._bad_actions.to_save(), self.nonfinite_actions, self._attempt]
+
+    def restore(self, saved: Sequence) -> None:
+        """Go on from what `to_save` returned."""
+        bad_actions, self.nonfinite_actions, self._attempt = saved
+        self._bad_actions.restore(bad_actions)
 
     @property
     def copied_weights(self) -> dict[str, tf.Variable]:
-        """What a checkpoint holds of the copied policy, none where there is no copy."""
-        return self._actor.named_variables() if self._overlaps else {}
+        """What a checkpoint holds of a copy of the policy, none where there is no copy."""
+        return {}
 
-    def restore(self, weights: Arrays, copied_for: int | None) -> None:
-        """Take over what a checkpoint holds of the copied policy."""
-        if self._overlaps:
-            self._actor.assign(weights)
-            self.copied_for = copied_for
+    def restore_copy(self, weights: Arrays, copied_for: int | None) -> None:
+        """Take what a checkpoint holds of a copy of the policy, where there is one."""
 
     def play_ahead(self, first: int, count: int) -> None:
-        """Begin to play so many episodes from the number `first` on, where that is wanted.
-
-        They count for nothing before `collect` returns them: a run stopped before that plays them
-        again, with the same copy of the policy.
-        """
-        if not self._overlaps:
-            return
-        if self.copied_for != first:  # else it was copied when the run was stopped in this block
-            theirs = self._learner.named_variables()
-            for name, variable in self._actor.named_variables().items():
-                variable.assign(theirs[name].read_value())
-            self.copied_for = first
-        if self._ahead is None and count > 0:
-            player = self.player.fork(self._check_in_thread)
-            self._ahead = self._thread.submit(self._play_in_thread, player, first, count), player
-
-    def collect(self, first: int, count: int) -> list[Arrays]:
-        """Return so many episodes from the number `first` on; played now, if they were not yet."""
-        if self._ahead is None:
-            act = self._policy(self.player, first)
-            return self._play(self.player, act, first, count, self._watch)
-        (ahead, player), self._ahead = self._ahead, None
-        try:
-            with self._watch("wait"):
-                episodes, self.watch_ahead = ahead.result()
-        finally:
-            self.player.take_over(player)  # a failed attempt counts too
-        return episodes
-
-    def collect_random(self, first: int, count: int) -> list[Arrays]:
-        """Return so many episodes of random actions."""
-        act = self.player.random(self._envs[0].action_space, first)
-        return self._play(self.player, act, first, count, self._watch)
+        """Begin to play episodes that will be due, where that is wanted."""
 
     def close(self) -> None:
         """Give up what is being played ahead."""
-        self._closed.set()
-        wait(self._ahead[:1] if self._ahead else [], PATIENCE)
 
-    def _play_in_thread(
-        self, player: Player, first: int, count: int
-    ) -> tuple[list[Arrays], Stopwatch]:
-        watch = Stopwatch()
-        return self._play(player, self._policy(player, first), first, count, watch), watch
+    def collect(self, first: int, count: int) -> list[Arrays]:
+        """Return so many episodes of the exploring policy, from the number `first` on."""
+        act = self.policy("act", first, training=True)
+        return self.play(act, "environment", range(first, first + count))
 
-    def _check_in_thread(self) -> None:
-        self._check()
-        if self._closed.is_set():
-            raise AbandonedError("the run has ended")
+    def collect_random(self, first: int, count: int) -> list[Arrays]:
+        """Return so many episodes of uniform actions, from the number `first` on."""
+        return self.play(self._random(first), "environment", range(first, first + count))
 
-    def _policy(self, player: Player, first: int) -> Act:
-        return player.policy("act", first, training=True, idle=self._idle)
-
-    def _play(
-        self, player: Player, act: Act, first: int, count: int, watch: Stopwatch
+    def play(
+        self, act: Act, purpose: str, numbers: Sequence[int], frames: bool = False
     ) -> list[Arrays]:
-        numbers = range(first, first + count)
-        return player.play(self._envs[:count], act, "environment", numbers, watch)
+        """Return what `collect_episodes` does, from the start again if workers may be restarted.
+
+        The environments' seeds are those for a purpose, of the episodes with these numbers. They
+        are the same episodes again after a worker was killed, and others where that will not help.
+        """
+        *before, _ = self.to_save()
+        envs, seed = self._envs[: len(numbers)], self._config.seed
+        for restarts_left in reversed(range(self._config.worker.restarts + 1)):
+            starts = [seeds.integer(seed, purpose, number, self._attempt) for number in numbers]
+            try:
+                episodes = collect_episodes(envs, act, starts, self.watch, frames)
+                self._attempt = 0
+                return episodes
+            except RunError as error:
+                self.restore([*before, self._attempt])
+                self._check()  # a signal to the whole group may have ended a worker as it started
+                if not isinstance(error, WorkerError):
+                    raise
+                self._attempt += isinstance(error, EnvError) or not restarts_left
+                if not restarts_left:
+                    raise
+                lines = str(error).splitlines()  # of a traceback the last one says what it was
+                reason = lines[0] if len(lines) == 1 else f"{lines[0].rstrip()} {lines[-1]}"
+                warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)
+                for env in envs:
+                    env.restart()
+
+    def policy(self, purpose: str, number: int, training: bool) -> Act:
+        """Return the policy for the episodes from that number on: exploring, or its mode.
+
+        An action that is not finite is counted and replaced by an idle one, and the policy's state
+        begins anew.
+        """
+
+        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
+            self._check()
+            seed = seeds.stateless(self._config.seed, purpose, number, t, self._attempt)
+            actions, state = self._agent.act(obs, state, seed, training)
+            finite = np.isfinite(actions).all(-1)
+            self._bad_actions.count(None if finite.all() else f"the action at agent step {t}")
+            self.nonfinite_actions += int((~finite).sum())
+            if not finite.all():
+                idle = self._envs[0].spec.idle_action()
+                actions = np.where(finite[:, None], actions, idle)
+                state = self._agent.begin_anew(state, ~finite)
+            return actions, state
+
+        return act
+
+    def _random(self, first: int) -> Act:
+        """Return uniform actions for the episodes from that number on."""
+        seed, space = self._config.seed, self._envs[0].action_space
+
+        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
+            self._check()
+            count = len(next(iter(obs.values())))
+            draws = (
+                seeds.generator(seed, "prefill", number, t, self._attempt)
+                for number in range(first, first + count)
+            )
+            return np.stack([random_action(space, draw) for draw in draws]), None
+
+        return act

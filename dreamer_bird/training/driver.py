@@ -1,10 +1,12 @@
-"""Episodes: the loop between a policy and environments in their workers."""
+"""Episodes: environments in workers, and the loop between them and a policy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dreamer_bird.config import Config
+from dreamer_bird.envs import environment
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.timer import Stopwatch
@@ -12,6 +14,12 @@ from dreamer_bird.utils.timer import Stopwatch
 # From observations `[N, ...]` by name, the policy's own state (None at first) and the agent step
 # within the episodes, to actions `[N, A]` and the next state.
 Act = Callable[[Arrays, Any, int], tuple[np.ndarray, Any]]
+
+
+def start_worker(config: Config, name: str) -> EnvWorker:
+    """Start a worker of that name with the environment of a run; does not wait for it."""
+    make = environment(config.task, obs=config.obs, **config.env)
+    return EnvWorker(name, make, config.worker.timeout)
 
 
 def collect_episodes(
@@ -28,60 +36,51 @@ def collect_episodes(
     uint8 `[T + 1, H, W, 3]`. An environment whose episode has ended waits for the others, and the
     actions for it are ignored.
     """
-    tapes = [_Tape(env, frames) for env in envs]
     with watch("render"):
         for env, seed in zip(envs, seeds, strict=True):
             env.reset_async(seed)
-        for tape in tapes:
-            tape.begin()
-    state, step = None, 0
-    while playing := [number for number, tape in enumerate(tapes) if not tape.ended]:
+        episodes = [[_first_row(env, frames)] for env in envs]
+    observed = tuple(envs[0].spec.observation)
+    playing, state, step = list(range(len(envs))), None, 0
+    while playing:
         with watch("act"):
-            last = [tape.observation for tape in tapes]
-            batch = {key: np.stack([obs[key] for obs in last]) for key in last[0]}
-            actions, state = act(batch, state, step)
+            obs = {key: np.stack([rows[-1][key] for rows in episodes]) for key in observed}
+            actions, state = act(obs, state, step)
         with watch("render"):
             for number in playing:
                 envs[number].step_async(actions[number])
-            for number in playing:
-                tapes[number].step(actions[number])
+            for number in tuple(playing):
+                row, ended = _next_row(envs[number], actions[number], frames)
+                episodes[number].append(row)
+                if ended:
+                    playing.remove(number)
         step += 1
-    return [tape.episode() for tape in tapes]
+    return [{key: np.stack([row[key] for row in rows]) for key in rows[0]} for rows in episodes]
 
 
-class _Tape:
-    """The rows of one episode."""
+def _first_row(env: EnvWorker, frames: bool) -> Arrays:
+    """Return what the reset that was begun gives."""
+    idle = np.zeros(env.spec.actions, np.float32)
+    return _row(env, env.reset_wait(), idle, 0.0, False, frames)
 
-    def __init__(self, env: EnvWorker, frames: bool):
-        self._env, self._frames, self._rows = env, frames, []
-        self.observation: Arrays = {}
-        self.ended = False
 
-    def begin(self) -> None:
-        """Take what the reset that was begun gives."""
-        action = np.zeros(self._env.spec.actions, np.float32)
-        self._add(self._env.reset_wait(), action, 0.0, terminated=False)
+def _next_row(env: EnvWorker, action: np.ndarray, frames: bool) -> tuple[Arrays, bool]:
+    """Return what the step that was begun with this action gives, and whether the episode ends."""
+    obs, reward, terminated, truncated = env.step_wait()
+    return _row(env, obs, action, reward, terminated, frames), terminated or truncated
 
-    def step(self, action: np.ndarray) -> None:
-        """Take what the step that was begun with this action gives."""
-        observation, reward, terminated, truncated = self._env.step_wait()
-        self._add(observation, action, reward, terminated)
-        self.ended = terminated or truncated
 
-    def episode(self) -> Arrays:
-        """Return all rows, stacked."""
-        return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
-
-    def _add(self, obs: Arrays, action: np.ndarray, reward: float, terminated: bool) -> None:
-        self.observation = obs
-        row = {
-            **obs,
-            "action": action,
-            "reward": np.float32(reward),
-            # Nothing is gained after a terminal state; a time limit, in contrast, is not the end.
-            "discount": np.float32(0.0 if terminated else 1.0),
-            "env_step": self._env.env_step,
-        }
-        if self._frames:
-            row["frame"] = obs["image"] if "image" in obs else self._env.render()
-        self._rows.append(row)
+def _row(
+    env: EnvWorker, obs: Arrays, action: np.ndarray, reward: float, terminated: bool, frames: bool
+) -> Arrays:
+    row = {
+        **obs,
+        "action": action,
+        "reward": np.float32(reward),
+        # Nothing is gained after a terminal state; a time limit, in contrast, is not the end.
+        "discount": np.float32(0.0 if terminated else 1.0),
+        "env_step": env.env_step,
+    }
+    if frames:
+        row["frame"] = obs["image"] if "image" in obs else env.render()
+    return row

@@ -1,9 +1,9 @@
 """Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
 
-import io
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,12 +12,14 @@ from typing import TextIO
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
-from dreamer_bird.utils.files import replacing, set_aside, write_errors
+from dreamer_bird.config import Config
+from dreamer_bird.training.pace import Pace, clock
+from dreamer_bird.training.video import encode_gif
+from dreamer_bird.utils.files import Arrays, replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
 
@@ -42,10 +44,16 @@ class Logger:
         self._path = logdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, size)
         self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
-        self._terminal = Terminal(steps, resumed_at)
+        self._console = Console(highlight=False)
+        self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
+        if self._console.is_terminal:
+            columns = BarColumn(20), TextColumn("{task.description}")
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
 
     def __enter__(self) -> "Logger":
-        self._terminal.start()
+        if self._bar:  # below which the cursor is hidden until `close`
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +92,7 @@ class Logger:
 
     def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
         """Write a video `[T, H, W, 3]` to TensorBoard, and if `save` to `videos/` in the logdir."""
-        gif = _gif(frames)
+        gif = encode_gif(frames, FRAMES_PER_SECOND)
         summary = Summary()
         image = Summary.Image(
             height=frames.shape[1],
@@ -104,41 +112,6 @@ class Logger:
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""
-        self._terminal.say(text)
-
-    def progress(self, step: int, text: str) -> None:
-        """Show how far the run is, by its step and in words."""
-        self._terminal.progress(step, text)
-
-    def close(self) -> None:
-        """Write out and close everything."""
-        self._terminal.close()
-        with suppress(OSError):  # Lines are written out at once: it was told when that failed.
-            self._metrics.close()
-        self._writer.close()
-
-
-class Terminal:
-    """A progress line that stays in place on a terminal; a plain line an episode elsewhere."""
-
-    def __init__(self, steps: int, resumed_at: int):
-        self._console = Console(highlight=False)
-        self._bar = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                BarColumn(20),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
-
-    def start(self) -> None:
-        """Show the progress line, below which the cursor is hidden until `close`."""
-        if self._bar:
-            self._bar.start()
-
-    def say(self, text: str) -> None:
-        """Print a line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
     def progress(self, step: int, text: str) -> None:
@@ -149,9 +122,72 @@ class Terminal:
             self.say(text)
 
     def close(self) -> None:
-        """Leave the progress line as it is."""
+        """Write out and close everything."""
         if self._bar:
             self._bar.stop()
+        with suppress(OSError):  # Lines are written out at once: it was told when that failed.
+            self._metrics.close()
+        self._writer.close()
+
+
+class Reporter:
+    """Puts into Dreamer's keys and units what happens in a run."""
+
+    def __init__(self, logger: Logger, config: Config, step: int):
+        """Take where it is written, and the environment step at which the run begins or goes on."""
+        self._logger, self._train = logger, config.train
+        self._last = step, time.monotonic()  # of the last block that had "fps"
+        self._pace = Pace(config.steps, config.train.eval_every)
+
+    def episode(
+        self, name: str, step: int, episodes: int, episode: Arrays, random: bool = False
+    ) -> None:
+        """Log an episode, "train" or "test", and how many were played for training until then.
+
+        `random` says that its actions were, as those of the first episodes are.
+        """
+        total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
+        values = {f"{name}/return": total, f"{name}/length": length, "episodes": episodes}
+        self._logger.scalars(step, values)
+        if name == "train":
+            count = self._random_count(step, episodes) if random else f"episode {episodes}"
+            text = f"step {step:,}  {count}  return {total:.1f}"
+            self._logger.progress(step, text + self._left(step))
+        else:
+            self._logger.say(f"evaluation at step {step:,}: return {total:.1f}")
+
+    def block(
+        self, step: int, history: Arrays, nonfinite_actions: int, times: Mapping[str, float]
+    ) -> None:
+        """Log the mean of each metric over a block of updates, and the speed until then."""
+        (last_step, last_time), now = self._last, time.monotonic()
+        values = means(history)
+        values["skipped_updates"] = history["skipped_updates"].sum()
+        values["nonfinite_actions"] = nonfinite_actions
+        values["expl_amount"] = self._train.expl_amount
+        if step > last_step:  # Else it is one more block after the same episodes.
+            values["fps"] = (step - last_step) / (now - last_time)
+            self._last = step, now
+        self._pace.block(step, now)
+        self._logger.scalars(step, values | times)
+
+    def _random_count(self, step: int, episodes: int) -> str:
+        """Say how many random episodes there are; more than were to be until they are enough."""
+        text = f"random episode {episodes}"
+        if episodes <= self._train.prefill:
+            return f"{text} of {self._train.prefill}"
+        steps = self._train.prefill_steps
+        return f"{text}, until step {steps:,}" if step < steps else text
+
+    def _left(self, step: int) -> str:
+        left = self._pace.left(step, time.monotonic())
+        return "" if left is None else f"  {self._pace.speed:.1f} steps/s  {clock(left)} left"
+
+
+def means(history: Arrays) -> dict[str, float]:
+    """Return the mean of each metric over the updates in which it was finite, nan without any."""
+    finite = {key: column[np.isfinite(column)] for key, column in history.items()}
+    return {key: float(values.mean()) if values.size else np.nan for key, values in finite.items()}
 
 
 def _open_metrics(path: Path, size: int | None) -> TextIO:
@@ -171,14 +207,3 @@ def _open_metrics(path: Path, size: int | None) -> TextIO:
 def _whole(value: float) -> float | int:
     # Counters look like counters: 5, not 5.0.
     return int(value) if value == int(value) and abs(value) < 2**53 else value
-
-
-def _gif(frames: np.ndarray) -> bytes:
-    # One palette for all frames: one for each takes six times as long, a third of an evaluation.
-    tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:])).quantize()
-    images = [Image.fromarray(rows) for rows in np.asarray(tall).reshape(frames.shape[:3])]
-    for image in images:
-        image.putpalette(tall.getpalette())
-    file, duration = io.BytesIO(), 1000 / FRAMES_PER_SECOND  # milliseconds a frame
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    return file.getvalue()

@@ -8,8 +8,10 @@ observations at t, with which `reward[t]` came.
 import re
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from dreamer_bird.utils.files import Arrays, DamagedFileError, load_arrays, save
 
 # What an episode may hold, and with how many dimensions.
 RANKS = {"image": 4, "state": 2, "action": 2, "reward": 1, "discount": 1}
+T = TypeVar("T")
 _NAME = re.compile(r"\d{6,}-\d+")  # number and agent steps
 
 
@@ -154,3 +157,16 @@ class Replay:
         if not same_size or len({len(rows) for rows in episode.values()}) != 1:
             raise DamagedFileError(f"{path} holds arrays that do not fit together")
         return episode
+
+
+def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
+    """Yield `make(number)` for each number, made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        ready: Future[T] | None = None
+        for number in numbers:
+            coming = thread.submit(make, number)
+            if ready:
+                yield ready.result()
+            ready = coming
+        if ready:
+            yield ready.result()

@@ -1,4 +1,9 @@
-"""The memory and disk that a run needs at most, from its settings."""
+"""What a run is, and the memory and disk that it needs at most, from its settings."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 from dreamer_bird.config import Config
 
@@ -16,3 +21,22 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
     between = max(config.train.save_every, config.env.time_limit) / config.env.action_repeat
     most = replay_bytes(config, frame_bytes) + (config.train.keep + 1) * checkpoint_bytes
     return most + (config.train.keep * between * frame_bytes if config.replay.capacity else 0)
+
+
+def introduction(
+    config: Config, logdir: Path, frame_bytes: int, checkpoint_bytes: int
+) -> Iterator[str]:
+    """Yield lines on what a run is and on the memory and disk that it takes at most.
+
+    Warns where that much disk is not free.
+    """
+    yield f"{config.variant} on {config.task}, seed {config.seed}, {config.precision}"
+    yield f"logdir {logdir}"
+    full = replay_bytes(config, frame_bytes)
+    steps = min(config.steps, config.replay.capacity or config.steps)
+    yield f"replay of {steps:,} environment steps, {full / 1e9:.2f} GB of memory when full"
+    most = disk_bytes(config, frame_bytes, checkpoint_bytes)
+    free = shutil.disk_usage(logdir).free
+    yield f"disk: at most {most / 1e9:.2f} GB besides logs and videos; {free / 1e9:.1f} GB are free"
+    if free < most:
+        warnings.warn(f"{logdir}: the disk may be full before the run ends", stacklevel=2)

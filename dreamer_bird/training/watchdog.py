@@ -1,6 +1,6 @@
 """Numbers that are not finite: counted, kept out of everything, and in the end a reason to stop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,14 +19,13 @@ class Streak:
         self._of, self._limit = of, limit
         self.length, self.first = 0, ""
 
-    @property
-    def state(self) -> tuple[int, str]:
-        """What a checkpoint keeps."""
+    def to_save(self) -> tuple[int, str]:
+        """Return what a checkpoint keeps."""
         return self.length, self.first
 
-    @state.setter
-    def state(self, state: tuple[int, str]) -> None:
-        self.length, self.first = state
+    def restore(self, saved: Sequence) -> None:
+        """Go on from what `to_save` returned."""
+        self.length, self.first = saved
 
     def count(self, culprit: str | None) -> None:
         """Note the quantity that was not finite in one of them, None if all were.

@@ -11,7 +11,7 @@ from dreamer_bird.agent.distributions import split_seed
 from dreamer_bird.agent.preprocessing import scale_image
 from dreamer_bird.agent.world_model import ERROR_HORIZON
 from dreamer_bird.config import load
-from dreamer_bird.training.evaluator import Evaluator
+from dreamer_bird.training.diagnostics import Diagnostics
 from dreamer_bird.utils import seeds
 
 
@@ -101,9 +101,9 @@ def test_the_mean_is_logged_and_each_horizon_in_tensorboard_alone():
     agent = SimpleNamespace(model_error=model_error)
     replay = SimpleNamespace(sample=lambda size, rng: (size, rng.integers(2**31)))
     config = load({"seed": 0, "replay.batch": 7})
-    evaluator = Evaluator(config, agent, None, replay, lambda: None)
+    diagnostics = Diagnostics(config, agent, None, replay, lambda: None)
     for step in (1000, 1000, 2000):
-        evaluator._log_model_error(step, logger)
+        diagnostics._log_model_error(step, logger)
     assert logged[0] == ("scalars", 1000, {"model_error": 3.0})
     ahead = {"model_error/01": 1.0, "model_error/02": 2.0, "model_error/03": 6.0}
     assert logged[1] == ("tensorboard", 1000, ahead)

@@ -16,7 +16,6 @@ from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import build_agent, play, read_snapshot
-from dreamer_bird.training.video import write_video
 
 TASK = "dmc_cartpole_balance"
 
@@ -280,17 +279,3 @@ def test_a_folder_for_the_video_is_made_only_where_there_is_one(copied, tmp_path
     assert main(["evaluate", *flags]) == 1
     assert "the checkpoint is of other networks" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
-
-
-def test_a_video_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "out.gif"
-    write_video(path, np.zeros((2, 8, 8, 3), np.uint8), 25)
-    before = path.read_bytes()
-
-    def fail(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(imageio, "imwrite", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_video(path, np.zeros((2, 8, 8, 3), np.uint8), 25)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

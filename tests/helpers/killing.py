@@ -117,7 +117,7 @@ def _tell_stages(stages: str) -> None:
 
     def told(name, stage):
         def run_stage(run):
-            prefill = name == "collect" and run.prefilled is None
+            prefill = name == "collect" and run.prefilling
             os.write(file, b"prefill\n" if prefill else f"{name}\n".encode())
             stage(run)
 

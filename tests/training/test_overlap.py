@@ -7,6 +7,7 @@ from threading import Event, current_thread, main_thread
 import numpy as np
 import pytest
 from killing import TIMED
+from stages import finish, next_stage
 from toy_envs import nan_actions
 
 from dreamer_bird.envs.worker import WorkerError
@@ -23,9 +24,9 @@ def episode(run, number):
 
 def test_episodes_are_of_the_policy_as_it_was_when_the_block_before_them_began(make_run):
     beside = make_run(**OVERLAP)
-    for stage in (beside.collect, beside.update, beside.collect, beside.update, beside.collect):
-        assert beside.next_stage() in (stage, beside.evaluate)
-        stage()
+    for stage in ("collect", "update", "collect", "update", "collect"):
+        assert next_stage(beside) in (stage, "evaluate")
+        getattr(beside, stage)()
 
     first = make_run(folder="first", **OVERLAP | {"train.overlap": False})
     first.collect()
@@ -79,7 +80,7 @@ def test_an_episode_goes_on_beside_several_blocks(make_run):
     run.update()
     ahead = run.collector._ahead
     run.update()
-    assert run.next_stage() != run.update and run.collector._ahead is ahead
+    assert next_stage(run) != "update" and run.collector._ahead is ahead
     assert before == 1 and run.collector.copied_for == 2
 
 
@@ -100,16 +101,16 @@ def test_several_environments_play_ahead(make_run):
 def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run, tmp_path):
     run = make_run(**OVERLAP)
     run.collect()
-    nan_actions(run.collector._actor, at={8})  # when the episode has begun again
+    nan_actions(run.collector._agent, at={8})  # when the episode has begun again
     (tmp_path / "fail").touch()
     with pytest.warns(UserWarning, match="joint out of range.*begins again"):
         run.update()
         run.collect()
     assert run.episodes == 2 and not (tmp_path / "fail").exists()
-    assert run.collector.player.state == [(0, ""), 1, 0]
+    assert run.collector.to_save() == [(0, ""), 1, 0]
     run.update()
     (block,) = [line for line in lines(run) if line.get("nonfinite_actions")]
-    assert block["step"] == run.step and run.collector.player.nonfinite_actions == 0
+    assert block["step"] == run.step and run.collector.nonfinite_actions == 0
 
 
 def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run, tmp_path):
@@ -119,7 +120,7 @@ def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run, t
     run.update()
     with pytest.raises(WorkerError, match="joint out of range"):
         run.collect()
-    assert run.episodes == 1 and run.collector.player.state == [(0, ""), 0, 1]
+    assert run.episodes == 1 and run.collector.to_save() == [(0, ""), 0, 1]
 
 
 def test_a_run_that_ends_early_does_not_wait_for_the_episode(make_run):
@@ -143,12 +144,6 @@ def test_a_run_that_ends_early_does_not_wait_for_the_episode(make_run):
 
 def lines(run):
     return [json.loads(line) for line in (run.logdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def finish(run):
-    while stage := run.next_stage():
-        stage()
-    return run
 
 
 def left(run):

@@ -1,16 +1,12 @@
-import warnings
+import threading
 from collections import Counter
-from functools import partial
+from contextlib import closing
 
 import numpy as np
 import pytest
-from toy_envs import CountingEnv, shown
 
-from dreamer_bird.envs.worker import EnvWorker
-from dreamer_bird.training.driver import collect_episodes
-from dreamer_bird.training.replay import EmptyReplayError, Replay
+from dreamer_bird.training.replay import EmptyReplayError, Replay, prefetched
 from dreamer_bird.utils.files import DamagedFileError, load_arrays, save_arrays
-from dreamer_bird.utils.timer import Stopwatch
 
 
 def episode(steps, number=0):
@@ -158,46 +154,6 @@ def test_an_episode_is_not_damaged_where_python_cannot_decompress_it(tmp_path, r
     assert [path.name for path in tmp_path.iterdir()] == ["1.npz"]
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_action_image_and_reward_belong_together_through_worker_driver_and_replay(
-    tmp_path, terminal
-):
-    rng = np.random.default_rng(0)
-
-    def act(obs, state, t):
-        assert obs["image"][0, 0, 0, 0] == t
-        return rng.uniform(-1, 1, (1, 1)).astype(np.float32), None
-
-    with EnvWorker("counting", partial(CountingEnv, 20, terminal)) as env:
-        (collected,) = collect_episodes([env], act, [0], Stopwatch())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        replay = Replay(tmp_path, None, length=6)
-        replay.add("1", collected)
-        batch = replay.sample(40, np.random.default_rng(0))
-    steps, actions = batch["image"][:, :, 0, 0, 0], batch["image"][:, :, 0, 1, 0]
-    np.testing.assert_array_equal(batch["reward"], 10.0 * steps)
-    np.testing.assert_array_equal(actions, shown(batch["action"]))
-    np.testing.assert_array_equal(batch["discount"], np.where((steps == 20) & terminal, 0.0, 1.0))
-    assert collected["action"][0] == 0 and len(collected["reward"]) == 21
-
-
-def test_episodes_played_together_are_each_their_own(tmp_path):
-    def act(obs, state, t):
-        assert list(obs["image"][:, 0, 0, 0]) == [min(t, 4), t]  # the shorter one waits
-        return np.array([[0.5], [-0.5]], np.float32), None
-
-    lengths = (4, True), (7, False)
-    workers = [EnvWorker(str(each), partial(CountingEnv, *each)) for each in lengths]
-    with workers[0], workers[1]:
-        episodes = collect_episodes(workers, act, [0, 1], Stopwatch(), frames=True)
-    for episode, (length, terminal), action in zip(episodes, lengths, (0.5, -0.5), strict=True):
-        np.testing.assert_array_equal(episode["reward"], 10.0 * np.arange(length + 1))
-        np.testing.assert_array_equal(episode["action"][:, 0], [0.0] + [action] * length)
-        assert episode["discount"][-1] == (0.0 if terminal else 1.0)
-        np.testing.assert_array_equal(episode["frame"], episode["image"])
-
-
 @pytest.mark.parametrize("compress", [False, True])
 def test_any_damage_to_a_file_is_noticed_or_harmless(tmp_path, compress):
     """Flip bytes everywhere: what is read is what was written, or the file counts as damaged."""
@@ -228,3 +184,40 @@ def test_files_that_nobody_needs_are_removed(tmp_path):
     assert replay.names == ["000003-5", "000004-5"]
     left = {path.stem for path in tmp_path.iterdir()}
     assert left == {"000002-5", "000003-5", "000004-5", "a_users_own"}
+
+
+def test_what_is_prefetched_comes_in_order():
+    assert list(prefetched(lambda number: number**2, range(3, 8))) == [9, 16, 25, 36, 49]
+    assert list(prefetched(lambda number: number, [])) == []
+
+
+def test_the_next_is_made_while_one_is_used():
+    made = {number: threading.Event() for number in range(3)}
+
+    def make(number):
+        made[number].set()
+        return number, threading.current_thread()
+
+    with closing(prefetched(make, range(3))) as numbers:
+        number, thread = next(numbers)
+        assert number == 0 and thread is not threading.current_thread()
+        assert made[1].wait(10)
+        assert not made[2].is_set()  # one ahead, not all
+
+
+def test_an_error_comes_where_its_value_would_have():
+    def make(number):
+        return 1 / (2 - number)
+
+    numbers = prefetched(make, range(4))
+    assert [next(numbers), next(numbers)] == [0.5, 1.0]
+    with pytest.raises(ZeroDivisionError):
+        next(numbers)
+
+
+def test_leaving_a_prefetch_early_ends_the_thread():
+    before = threading.active_count()
+    with closing(prefetched(lambda number: number, range(100))) as numbers:
+        next(numbers)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before

@@ -7,8 +7,8 @@ import numpy as np
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.training.collector import Collector
 from dreamer_bird.training.logger import Logger
-from dreamer_bird.training.player import Player
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
@@ -18,8 +18,8 @@ VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
 
 
-class Evaluator:
-    """Evaluates, each time as a function of weights, replay, seed and environment step."""
+class Diagnostics:
+    """Measures the agent, each time as a function of weights, replay, seed and environment step."""
 
     def __init__(
         self,
@@ -29,17 +29,15 @@ class Evaluator:
         replay: Replay,
         check: Callable[[], None],
     ):
-        """Take what is evaluated where; `check` is called before each step, may raise Stopped."""
+        """Take what is measured; `check` is called before each step, and may raise Stopped."""
         self._config, self._agent, self._env, self._replay = config, agent, env, replay
-        limits = config.worker.restarts, config.train.max_skipped
-        self.player = Player(agent, config.seed, *limits, check)
+        self.collector = Collector(config, agent, [env], check, Stopwatch())
 
-    def evaluate(self, step: int, episodes: int, logger: Logger) -> Arrays:
+    def measure(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
-        films, idle = self._env.can_render(), self._env.spec.idle_action()
-        act = self.player.policy("evaluate", episodes, training=False, idle=idle)
-        purpose = "evaluation environment"
-        (episode,) = self.player.play([self._env], act, purpose, [step], Stopwatch(), films)
+        films = self._env.can_render()
+        act = self.collector.policy("evaluate", episodes, training=False)
+        (episode,) = self.collector.play(act, "evaluation environment", [step], films)
         if films:
             logger.video(step, "evaluation", episode["frame"], save=True)
         if self._replay.holds_a_sequence:  # what is predicted ends with the episode

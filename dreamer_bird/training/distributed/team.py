@@ -4,6 +4,7 @@ The chief alone plays episodes, keeps the replay, logs and saves. The others hol
 and compute their part of each update from the batch that the chief sends.
 """
 
+import json
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
-from dreamer_bird.training.hosts import Hosts
+from dreamer_bird.training.distributed.hosts import Hosts, gather
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.signals import Stopped
 
@@ -68,17 +69,17 @@ class Team:
         Raises Stopped if one of them was told to stop, LostHostError if one is gone.
         """
         if self._hosts.count > 1:
-            with self.naming_the_lost(LostHostError):
-                _, stop = self._say(UPDATE, False)
+            with self.report_lost_host(LostHostError):
+                _, stop = self._broadcast(UPDATE, False)
             if stop:
                 raise Stopped(signal.SIGTERM)
 
-    def dismiss(self, word: int) -> None:
+    def shutdown(self, word: int) -> None:
         """Tell the other hosts that the run is FINISHED or STOPPED, and wait until they know."""
         if self._hosts.count > 1:
             with suppress(*_LOST):  # there is nothing left in which the lost would be missed
-                self._say(word, False)
-                self._say(word, False)  # has an answer when the first has arrived everywhere
+                self._broadcast(word, False)
+                self._broadcast(word, False)  # has an answer when the first has arrived everywhere
 
     def follow(self, config: Config, spec: Spec, check: Callable[[], None]) -> None:
         """Take part in the chief's updates until it is through; Stopped if the run was stopped.
@@ -91,12 +92,12 @@ class Team:
         while (word := self._next_word(check)) == UPDATE:
             agent.train_step(batch, seed)
         with suppress(*_LOST):
-            self._say(word, False)
+            self._broadcast(word, False)
         if word == STOPPED:
             raise Stopped(signal.SIGTERM)
 
     @contextmanager
-    def naming_the_lost(self, kind: type[RunError] = RunError) -> Iterator[None]:
+    def report_lost_host(self, kind: type[RunError] = RunError) -> Iterator[None]:
         """Turn an error of TensorFlow's, for which another host is gone, into one of a kind."""
         try:
             yield
@@ -114,11 +115,11 @@ class Team:
     def _next_word(self, check: Callable[[], None]) -> int:
         """Wait for the chief's next word that all hosts act upon."""
         while True:
-            word, stop = self._say(FINISHED, _is_stopped(check))
+            word, stop = self._broadcast(FINISHED, _is_stopped(check))
             if not (word == UPDATE and stop):  # else the chief saves first
                 return word
 
-    def _say(self, word: int, stop: bool) -> tuple[int, int]:
+    def _broadcast(self, word: int, stop: bool) -> tuple[int, int]:
         """Exchange a word of the chief's, and whether any host is to stop, among all hosts."""
         word, stop = self._exchanging(tf.constant(word), tf.constant(int(stop)))
         return int(word), int(stop)
@@ -131,6 +132,18 @@ class Team:
 
         each = self.strategy.run(exchange)
         return tuple(self.strategy.experimental_local_results(value)[0] for value in each)
+
+
+@contextmanager
+def gathered(config: Config, hosts: Hosts) -> Iterator[Team]:
+    """Yield the team when all hosts are there; their loss is an error of one line from then on."""
+    if hosts.count > 1:
+        print(f"host {hosts.number} of {hosts.count}, waiting for the others", flush=True)
+        # All but the logdir, which only the chief uses.
+        gather(hosts, json.dumps(config.replace(logdir=None).flatten(), sort_keys=True))
+    team = Team(config.devices, hosts)
+    with team.report_lost_host():
+        yield team
 
 
 def _strategy(devices: int, hosts: Hosts) -> tf.distribute.Strategy:

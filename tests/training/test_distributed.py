@@ -16,7 +16,7 @@ from killing import metrics
 
 from dreamer_bird.config import load
 from dreamer_bird.errors import ConfigError, RunError
-from dreamer_bird.training.hosts import Hosts, check_split, gather, read_hosts
+from dreamer_bird.training.distributed.hosts import Hosts, check_split, gather, read_hosts
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--configs", "debug", "--task", "dmc_pendulum_swingup", "--obs", "state")

@@ -1,0 +1,158 @@
+"""What makes a run: its parts and counters, built anew or as its last checkpoint holds them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dreamer_bird.config import Config
+from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.errors import CheckpointError
+from dreamer_bird.training import checkpoint
+from dreamer_bird.training.collector import Collector
+from dreamer_bird.training.diagnostics import Diagnostics
+from dreamer_bird.training.distributed.team import Team
+from dreamer_bird.training.logger import Logger, Reporter
+from dreamer_bird.training.overlap import OverlappingCollector
+from dreamer_bird.training.replay import Replay
+from dreamer_bird.training.resources import introduction
+from dreamer_bird.training.watchdog import Streak
+from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.timer import Stopwatch
+
+# What a checkpoint holds: attributes of a run, settings, and prefixes of the names of arrays.
+_COUNTERS = (
+    *("step", "episodes", "updates", "prefilled"),
+    *("next_eval", "next_save", "evaluated_step", "saved_step"),
+)
+_IDENTITY = ("variant", "task", "precision")
+_HISTORY, _COPIED = "history/", "copied/"
+
+
+class ResumableRun:
+    """The parts and counters of a run.
+
+    All randomness is a function of the seed and of these counters, so that restoring them and the
+    weights restores the run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        logdir: Path,
+        team: Team,
+        envs: Sequence[EnvWorker],
+        eval_env: EnvWorker,
+        check: Callable[[], None],
+    ):
+        """Build everything, and restore the last checkpoint if there is one.
+
+        `check` is called between agent steps and between updates, and may raise Stopped.
+        """
+        self.config, self.logdir, self.team = config, logdir, team
+        self.envs, self.eval_env, self.check = envs, eval_env, check
+        self.spec = eval_env.spec
+        self.step = self.episodes = self.updates = 0
+        self.prefilled: int | None = None  # step at which the episodes of random actions ended
+        self.next_eval, self.next_save = 0, config.train.save_every
+        self.evaluated_step = self.saved_step = 0
+        self.bad_updates = Streak("updates", config.train.max_skipped)
+        self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
+        self.watch = Stopwatch()
+        self.replay = self._empty_replay()
+        self.agent = team.build_agent(config, self.spec)
+        collector = OverlappingCollector if config.train.overlap else Collector
+        self.collector = collector(config, self.agent, envs, check, self.watch)
+        self.diagnostics = Diagnostics(config, self.agent, eval_env, self.replay, check)
+        metrics_size = self._restore()
+        team.share_weights(self.agent)
+        self.logger = Logger(logdir, config.steps, self.step, metrics_size)
+        self.reporter = Reporter(self.logger, config, self.step)
+        self._introduce()
+        if metrics_size is None:
+            self.write_checkpoint()  # to which whatever is logged from now on belongs
+
+    def write_checkpoint(self) -> None:
+        """Write weights, optimizers, counters, and what of the logs belongs to them.
+
+        What is due stays due: a run stopped among its last updates saves them when it goes on.
+        """
+        folder = self.logdir / "checkpoints"
+        with self.watch("log"):
+            arrays = {name: v.numpy() for name, v in self.agent.named_variables().items()}
+            copied = self.collector.copied_weights
+            arrays |= {f"{_COPIED}{name}": v.numpy() for name, v in copied.items()}
+            arrays |= {f"{_HISTORY}{key}": column for key, column in self.history_columns().items()}
+            header = {name: getattr(self, name) for name in _COUNTERS}
+            header["bad_updates"] = self.bad_updates.to_save()
+            header["player"] = self.collector.to_save()
+            header["evaluator"] = self.diagnostics.collector.to_save()
+            header["copied"] = self.collector.copied_for
+            header |= {"replay": self.replay.names, "metrics_size": self.logger.sync()}
+            header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
+            checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
+            # An older checkpoint may name episodes that have left the replay since.
+            self.replay.remove_files(but=checkpoint.named_episodes(folder))
+
+    def history_columns(self) -> Arrays:
+        """Return each metric `[N]` of the N updates that were made of the block under way."""
+        keys = self.history[0] if self.history else {}
+        return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
+
+    def _restore(self) -> int | None:
+        """Take what the last checkpoint holds; return the size of metrics.jsonl that it knows."""
+        found = checkpoint.load_latest(self.logdir / "checkpoints")
+        if found is None:
+            return None
+        arrays, header = found
+        self._check_identity(header)
+        history, copied = (_pop_all(arrays, prefix) for prefix in (_HISTORY, _COPIED))
+        rows = zip(*history.values(), strict=True)
+        self.history = [dict(zip(history, row, strict=True)) for row in rows]
+        # Each precision starts from a loss scale of its own.
+        self.agent.assign(arrays, loss_scale=header["precision"] == self.config.precision)
+        for name in _COUNTERS:
+            setattr(self, name, header[name])
+        self.bad_updates.restore(header["bad_updates"])
+        self.collector.restore(header["player"])
+        self.collector.restore_copy(copied, header["copied"])
+        self.diagnostics.collector.restore(header["evaluator"])
+        train = self.config.train  # in which evaluations and checkpoints may be due earlier now
+        self.next_eval = min(self.next_eval, next_multiple(self.step, train.eval_every))
+        self.next_save = min(self.next_save, next_multiple(self.step, train.save_every))
+        self.replay.load(header["replay"])
+        return header["metrics_size"]
+
+    def _check_identity(self, header: dict) -> None:
+        for name in ("variant", "task"):
+            if header[name] != self.config[name]:
+                raise CheckpointError(
+                    f"the checkpoint in {self.logdir} is of {name} {header[name]}, "
+                    f"not {self.config[name]}"
+                )
+
+    def _empty_replay(self) -> Replay:
+        replay, repeat = self.config.replay, self.config.env.action_repeat
+        capacity = replay.capacity and replay.capacity // repeat
+        return Replay(self.logdir / "episodes", capacity, replay.length, self.spec.observation)
+
+    def _introduce(self) -> None:
+        saved = *self.agent.named_variables().values(), *self.collector.copied_weights.values()
+        weights = sum(v.shape.num_elements() * v.dtype.size for v in saved)
+        spaces = self.eval_env.observation_space.values()
+        frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
+        for line in introduction(self.config, self.logdir, frame, weights):
+            self.logger.say(line)
+        if self.step:
+            self.logger.say(f"resumed at step {self.step:,}")
+
+
+def next_multiple(step: int, every: int) -> int:
+    """Return the first multiple of `every` after a step."""
+    return (step // every + 1) * every
+
+
+def _pop_all(arrays: Arrays, prefix: str) -> Arrays:
+    """Take out the arrays whose names begin so, and return them under the rest of their names."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}

@@ -1,0 +1,104 @@
+"""Episodes in which an action or the environment fails, or that end early."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import command
+from toy_envs import STEPS, nan_actions
+
+from dreamer_bird.envs import environment
+from dreamer_bird.envs.worker import EnvError, WorkerError
+from dreamer_bird.training.watchdog import DivergedError
+from dreamer_bird.utils.signals import Stopped
+
+
+def test_actions_that_are_not_finite_are_counted_and_reach_nothing(make_run):
+    run = make_run()
+    run.collect()
+    calls = nan_actions(run.agent, at={3, 4})
+    run.collect()
+    _, episode = run.replay._episodes[-1]
+    assert np.isfinite(episode["action"]).all() and not episode["action"][3:5].any()
+    assert all(calls)  # The policy began anew rather than from a state that is not a number.
+    assert run.collector.to_save() == [(0, ""), 2, 0]
+
+
+def test_too_many_such_actions_in_a_row_end_the_run(make_run):
+    run = make_run(**{"train.max_skipped": 3})
+    run.collect()
+    nan_actions(run.agent, at={4, 5, 6})
+    with pytest.raises(
+        DivergedError, match=r"3 actions in a row .* the action at agent step 3 first"
+    ):
+        run.collect()
+    assert run.episodes == 1
+
+
+def test_an_episode_that_is_stopped_counts_nothing(make_run):
+    steps = []
+
+    def check():
+        steps.append(None)
+        if len(steps) == STEPS + 8:
+            raise Stopped(15)
+
+    run = make_run(check)
+    run.collect()
+    nan_actions(run.agent, at={2})
+    with pytest.raises(Stopped):
+        run.collect()
+    assert (run.episodes, run.collector.to_save()) == (1, [(0, ""), 0, 0])
+
+
+def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
+    run = make_run(**{"worker.restarts": 1})
+    run.collect()
+    (tmp_path / "fail").touch()
+    with pytest.warns(UserWarning, match="'0'.*failed: ValueError: joint.*begins again"):
+        run.collect()
+    assert run.episodes == 2
+    again = make_run(**{"worker.restarts": 0})
+    (tmp_path / "fail").touch()
+    with pytest.raises(WorkerError, match="joint out of range"):
+        again.collect()
+
+
+def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
+    """Each attempt draws other numbers, after a resume too: a run that fails comes to its end."""
+    flags = ["--configs", "debug", "--task", "toy_envs:Cliff", "--obs", "state", "--steps", "120"]
+    flags += ["--worker.restarts", "0", "--env.time_limit", "20", "--seed", "1", "--logdir"]
+    flags.append(tmp_path / "run")
+    statuses = []
+    while 0 not in statuses and len(statuses) < 20:
+        done = command(*flags, cwd=Path(__file__).parents[1] / "helpers")
+        statuses.append(done.returncode)
+        assert done.returncode == 0 or "ValueError: beyond the cliff" in done.stderr
+    assert statuses[-1] == 0 and 1 in statuses
+
+
+def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):
+    """Ten, of three agent steps of four each."""
+    ending = environment("toy_envs:Ending", obs="state", action_repeat=4)
+    run = make_run(make_env=ending, **{"env.action_repeat": 4, "replay.length": 2})
+    run.collect()
+    _, episode = run.replay._episodes[0]
+    assert (run.step, len(episode["reward"]) - 1, episode["reward"].sum()) == (10, 3, 10)
+    assert "env_step" not in episode
+    (line,) = map(json.loads, (run.logdir / "metrics.jsonl").read_text().splitlines())
+    assert (line["step"], line["train/length"]) == (10, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*beyond the cliff")
+def test_a_retry_of_what_state_and_action_decide_draws_other_numbers(make_run):
+    cliff = environment("toy_envs:Cliff", obs="state", time_limit=20)
+    run = make_run(make_env=cliff, **{"worker.restarts": 20, "env.time_limit": 20})
+    for _ in range(6):
+        run.collect()
+    assert run.collector.to_save() == [(0, ""), 0, 0]
+    failing = make_run(folder="other", make_env=cliff, **{"worker.restarts": 0})
+    with pytest.raises(EnvError, match="beyond the cliff"):
+        for _ in range(30):
+            failing.collect()
+    assert failing.collector.to_save() == [(0, ""), 0, 1]

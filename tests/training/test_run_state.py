@@ -1,0 +1,58 @@
+"""What a checkpoint holds of a run, and a run that goes on from it."""
+
+import numpy as np
+import pytest
+from stages import next_stage
+
+from dreamer_bird.errors import CheckpointError
+from dreamer_bird.training import checkpoint
+from dreamer_bird.utils.signals import Stopped
+
+DRAWN = {
+    "model.standardize": True,
+    "model.decode_steps": 3,
+    "objective.imagine_starts": 2,
+    "actor.learning_starts": 3,
+}
+
+
+@pytest.mark.parametrize("flags", [{}, DRAWN], ids=["plain", "drawn"])
+def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run, flags):
+    flags = {"train.updates": 5, **flags}
+    run = make_run(**flags)
+    run.collect()
+    calls = []
+
+    def check():
+        calls.append(None)
+        if len(calls) == 3:
+            raise Stopped(2)
+
+    run.check = check
+    with pytest.raises(Stopped):
+        run.update()
+    run.write_checkpoint()
+    again = make_run(**{**flags, "steps": run.step})
+    assert again.updates == len(again.history) == 2
+    assert again.history[0].keys() == run.history[0].keys()
+    run.check = lambda: None
+    run.update()
+    again.update()
+    for name, variable in run.agent.named_variables().items():
+        np.testing.assert_array_equal(variable, again.agent.named_variables()[name], err_msg=name)
+    # These were the last updates of the shorter run: they must be saved before it ends.
+    again.next_eval, again.evaluated_step = again.step + 1, again.step
+    assert next_stage(again) == "save"
+
+
+def test_a_checkpoint_of_another_task_is_refused_by_name(make_run, tmp_path):
+    make_run()
+    with pytest.raises(CheckpointError, match="is of task dmc_cartpole_swingup, not dmc_cup_catch"):
+        make_run(task="dmc_cup_catch")
+
+
+def test_a_new_run_begins_with_a_checkpoint(make_run, tmp_path):
+    make_run()
+    (path,) = checkpoint.newest_first(tmp_path / "run" / "checkpoints")
+    header = checkpoint.load_header(path)
+    assert (header["step"], header["metrics_size"], header["replay"]) == (0, 0, [])
