@@ -29,12 +29,10 @@ def quietly() -> Iterator[None]:
 
 
 def use_threads(count: int | None, operations: float) -> None:
-    """Let TensorFlow compute with so many threads, before anything is computed.
+    """Set TensorFlow's intra-op and inter-op threads, both to `count`.
 
-    As many share each operation, and as many operations run at once. None leaves both to
-    TensorFlow, one for each core, except on two cores where an update takes few floating-point
-    `operations`: it is faster when each core has an operation of its own (docs/performance.md).
-
+    None leaves them to TensorFlow, one for each core, except on two cores where an update takes few
+    floating-point `operations`: it is faster with an operation on each core (docs/performance.md).
     Only warns where TensorFlow has computed before, with other threads.
     """
     within = beside = count
