@@ -152,7 +152,7 @@ def write_run(config: Config, spec: Spec, step: int, arrays: Arrays) -> None:
         "evaluated_step": step,
         "saved_step": step,
         "bad_updates": (0, ""),
-        "player": [(0, ""), 0, 0],
+        "collector": [(0, ""), 0, 0],
         "evaluator": [(0, ""), 0, 0],
         "copied": None,
         "replay": [],

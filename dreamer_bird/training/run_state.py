@@ -85,7 +85,7 @@ class ResumableRun:
             arrays |= {f"{_HISTORY}{key}": column for key, column in self.history_columns().items()}
             header = {name: getattr(self, name) for name in _COUNTERS}
             header["bad_updates"] = self.bad_updates.to_save()
-            header["player"] = self.collector.to_save()
+            header["collector"] = self.collector.to_save()
             header["evaluator"] = self.diagnostics.collector.to_save()
             header["copied"] = self.collector.copied_for
             header |= {"replay": self.replay.names, "metrics_size": self.logger.sync()}
@@ -114,7 +114,7 @@ class ResumableRun:
         for name in _COUNTERS:
             setattr(self, name, header[name])
         self.bad_updates.restore(header["bad_updates"])
-        self.collector.restore(header["player"])
+        self.collector.restore(header["collector"])
         self.collector.restore_copy(copied, header["copied"])
         self.diagnostics.collector.restore(header["evaluator"])
         train = self.config.train  # in which evaluations and checkpoints may be due earlier now
