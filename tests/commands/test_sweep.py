@@ -17,8 +17,7 @@ from dreamer_bird.commands.sweep import launcher, node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import Launcher
 from dreamer_bird.commands.sweep.machines import Machine, Share, at_once, share_of
-from dreamer_bird.commands.sweep.plan import make_plan
-from dreamer_bird.commands.sweep.progress import forecast, read_progress
+from dreamer_bird.commands.sweep.plan import forecast, make_plan, read_progress
 from dreamer_bird.errors import RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.utils.signals import Stopped
@@ -225,15 +224,17 @@ def test_where_no_gpu_renders_mujoco_chooses():
 
 def test_the_process_of_a_run_tells_how_it_ended(tmp_path):
     folder, share = str(tmp_path), Share(1, 0)
-    assert node.train(["run.py", "--version"], folder, "a/0.log", share).status == 0
-    outcome = node.train(["run.py", "--variant", "birt"], folder, "a/0.log", share)
-    assert outcome.status == 2
-    assert outcome.reason.startswith("run.py: --variant birt: unknown; did you mean bird")
+    status, _ = node.train(["run.py", "--version"], folder, "a/0.log", share)
+    assert status == 0
+    status, reason = node.train(["run.py", "--variant", "birt"], folder, "a/0.log", share)
+    assert status == 2
+    assert reason.startswith("run.py: --variant birt: unknown; did you mean bird")
     lines = (tmp_path / "a/0.log").read_text().splitlines()
     assert lines[0].startswith("--- ") and lines[0].endswith(": run.py --version")
-    assert lines[1].startswith("dreamer-bird ") and lines[3] == outcome.reason
-    outcome = node.train(["run.py"], str(tmp_path / "missing"), str(tmp_path / "1.log"), share)
-    assert outcome.status == 1 and "No such file" in outcome.reason
+    assert lines[1].startswith("dreamer-bird ") and lines[3] == reason
+    missing, log = str(tmp_path / "missing"), str(tmp_path / "1.log")
+    status, reason = node.train(["run.py"], missing, log, share)
+    assert status == 1 and "No such file" in reason
 
 
 class FakeRay:

@@ -13,21 +13,17 @@ from rich.text import Text
 from dreamer_bird.commands.sweep.plan import (
     DONE,
     FAILED,
-    RETRYING,
     RUNNING,
     STATES,
-    STOPPED,
     WAITING,
     Run,
+    read_progress,
 )
-from dreamer_bird.commands.sweep.progress import read_progress
 from dreamer_bird.training.pace import clock
 
 REPORT = 60.0  # seconds between lines on all runs, where there is no table
 REFRESH = 2.0  # seconds between readings of the logs, for the table
 WIDTH = 100
-
-_STYLES = {DONE: "green", RETRYING: "yellow", FAILED: "red", STOPPED: "yellow", WAITING: "dim"}
 
 
 class Board:
@@ -83,29 +79,23 @@ class Board:
     def _table(self, room: int | None = None) -> Table:
         """Return a row for each run; of more than `room`, those that there is news of."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("run", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for name in ("step", "of", "fps", "return", "left"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("run", "state", "step", "of", "fps", "return", "left"):
+            justify = "left" if name in ("run", "state") else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
         runs = self._runs
         if room is not None and len(runs) > room:
             runs = sorted(runs, key=lambda run: run.state in (DONE, WAITING))[: max(1, room)]
         for run in runs:
-            table.add_row(*self._row(run))
+            progress = self._progress[run.name]
+            left = None if run.state == DONE else progress.seconds_left(run.config.steps)
+            table.add_row(
+                run.name,
+                Text(run.state, STATES[run.state]),
+                *(f"{progress.step:,}", f"{run.config.steps:,}"),
+                *(_number(progress.fps), _number(progress.last_return)),
+                "" if left is None else clock(left),
+            )
         return table
-
-    def _row(self, run: Run) -> list[str | Text]:
-        progress = self._progress[run.name]
-        left = None if run.state == DONE else progress.seconds_left(run.config.steps)
-        return [
-            run.name,
-            Text(run.state, _STYLES.get(run.state, "")),
-            f"{progress.step:,}",
-            f"{run.config.steps:,}",
-            _number(progress.fps),
-            _number(progress.last_return),
-            "" if left is None else clock(left),
-        ]
 
     def _totals(self) -> str:
         counts = Counter(run.state for run in self._runs)
