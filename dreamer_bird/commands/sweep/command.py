@@ -11,13 +11,12 @@ from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import ENDING, Launcher
 from dreamer_bird.commands.sweep.machines import (
     at_once,
-    check_fits,
     connected,
     machines_of,
     share_of,
     this_machine,
 )
-from dreamer_bird.commands.sweep.plan import DONE, WAITING, forecast, make_plan
+from dreamer_bird.commands.sweep.plan import forecast, make_plan
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.signals import stopping
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> int:
     flags, settings = _parse(arguments)
     logdir = flags.logdir.expanduser()
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
-    todo = [run for run in runs if run.state == WAITING]
+    todo = [run for run in runs if run.state == "waiting"]
     this, board = this_machine(), Board(runs)
     share_in = partial(
         share_of,
@@ -40,8 +39,10 @@ def main(arguments: list[str]) -> int:
         gpus=flags.gpus_per_run,
     )
     share = share_in([this])
-    if not flags.address:
-        check_fits(this, share)
+    if not flags.address and share.cpus > this.cpus:
+        raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
+    if not flags.address and share.gpus > this.gpus:
+        raise ConfigError(f"--gpus-per-run {share.gpus:g}: this machine has {this.gpus}")
     if flags.dry_run or not todo:
         board.summarize()
     if flags.dry_run:
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
                 warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
             with board:
                 Launcher(ray, share, flags.retries, board).train(todo, check)
-    return int(any(run.state != DONE for run in runs))
+    return int(any(run.state != "done" for run in runs))
 
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from dreamer_bird.commands.sweep import node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.machines import Share, one_line
-from dreamer_bird.commands.sweep.plan import DONE, FAILED, RETRYING, RUNNING, STOPPED, WAITING, Run
+from dreamer_bird.commands.sweep.plan import Run
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.signals import Stopped
 
@@ -49,8 +49,8 @@ class Launcher:
                     self._settle(task, self._pending.pop(task))
                 # What no longer waits writes in its log.
                 for run in self._pending.values():
-                    if run.state in (WAITING, RETRYING) and _size(run.log) > self._sizes[run]:
-                        self._change(run, RUNNING)
+                    if run.state in ("waiting", "retrying") and _size(run.log) > self._sizes[run]:
+                        self._change(run, "running")
                 self._board.tick()
         except Stopped:
             self._stop()
@@ -83,14 +83,14 @@ class Launcher:
         if status == BAD_SETTINGS:  # after a failure: the lost try still holds the logdir
             pause = ENDING
         if status == 0:
-            self._change(run, DONE)
+            self._change(run, "done")
         elif status in TOLD_TO_STOP:
-            self._change(run, STOPPED, reason)
+            self._change(run, "stopped", reason)
         elif (status == BAD_SETTINGS and not run.failures) or run.failures == self._retries:
-            self._change(run, FAILED, f"{reason}; see {run.log}")
+            self._change(run, "failed", f"{reason}; see {run.log}")
         else:
             run.failures += 1
-            self._change(run, RETRYING, f"{run.failures} of {self._retries}, {reason}")
+            self._change(run, "retrying", f"{run.failures} of {self._retries}, {reason}")
             self._later[run] = time.monotonic() + pause
 
     def _stop(self) -> None:
@@ -100,8 +100,8 @@ class Launcher:
         if tasks := list(self._pending):
             self._ray.wait(tasks, num_returns=len(tasks), timeout=ENDING)
         for run in (*self._pending.values(), *self._later):
-            if run.state != WAITING:
-                self._change(run, DONE if run.is_complete() else STOPPED)
+            if run.state != "waiting":
+                self._change(run, "done" if run.is_complete() else "stopped")
 
     def _change(self, run: Run, state: str, reason: str = "") -> None:
         run.state, run.reason = state, reason

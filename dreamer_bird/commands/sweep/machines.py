@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import NamedTuple
 
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.errors import RunError
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -78,14 +78,6 @@ def at_once(machines: Sequence[Machine], share: Share) -> int:
         return sum(by_cpu)
     by_gpu = (int(each.gpus / share.gpus) for each in machines)
     return sum(map(min, zip(by_cpu, by_gpu, strict=True)))
-
-
-def check_fits(this: Machine, share: Share) -> None:
-    """Refuse, with ConfigError, a share that is more than this machine has."""
-    if share.cpus > this.cpus:
-        raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
-    if share.gpus > this.gpus:
-        raise ConfigError(f"--gpus-per-run {share.gpus:g}: this machine has {this.gpus}")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import Config, load
@@ -22,37 +21,26 @@ from dreamer_bird.training.resources import disk_bytes, replay_bytes
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
 
-WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"
-DONE, FAILED, STOPPED = "done", "failed", "stopped"
-# In the order in which they are counted, with their colours.
-STATES = {DONE: "green", RUNNING: "", RETRYING: "yellow", WAITING: "dim"}
-STATES |= {STOPPED: "yellow", FAILED: "red"}
+# What may have become of a run, in the order in which they are counted, with their colours.
+STATES = {"done": "green", "running": "", "retrying": "yellow", "waiting": "dim"}
+STATES |= {"stopped": "yellow", "failed": "red"}
 TAIL = 2**15  # bytes of the log that are read, about the last thirty episodes
 RETURNS = ("train/return", "test/return")
 
 
-class Progress(NamedTuple):
-    """How far a run is, None for what its log does not tell."""
-
-    step: int = 0  # environment steps
-    fps: float | None = None  # environment steps per second, the median of late
-    last_return: float | None = None  # of training or evaluation, whichever came last
-
-    def seconds_left(self, steps: int, fps: float | None = None) -> float | None:
-        """Return the time until a step, at the run's speed or else at `fps`."""
-        speed = self.fps or fps
-        return max(0, steps - self.step) / speed if speed else None
-
-
 @dataclass(eq=False)
 class Run:
-    """One run: its settings, the flags with which `run.py` trains it, and its state."""
+    """One run: its settings, the flags with which `run.py` trains it, and how far it is."""
 
     config: Config
     flags: list[str]
-    state: str = WAITING
+    state: str = "waiting"  # one of `STATES`
     reason: str = ""  # for which it failed, or is tried again
     failures: int = 0
+    # What its log has told, None for what it does not.
+    step: int = 0  # environment steps
+    fps: float | None = None  # environment steps per second, the median of late
+    last_return: float | None = None  # of training or evaluation, whichever came last
 
     @property
     def logdir(self) -> Path:
@@ -89,6 +77,29 @@ class Run:
                 return load_header(path)["saved_step"] >= self.config.steps
         return False
 
+    def read_log(self) -> None:
+        """See how far it is."""
+        try:
+            with (self.logdir / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                tail = file.read()
+        except OSError:  # there is none yet
+            return
+        lines = []
+        for text in tail.splitlines():
+            with suppress(ValueError):  # where the tail begins, and where one is being written
+                lines.append(json.loads(text))
+        returns = [line[key] for line in lines for key in RETURNS if line.get(key) is not None]
+        speeds = [line["fps"] for line in lines if line.get("fps")]
+        self.step = max((line["step"] for line in lines), default=0)
+        self.fps = median(speeds) if speeds else None
+        self.last_return = returns[-1] if returns else None
+
+    def seconds_left(self, fps: float | None = None) -> float | None:
+        """Return the time until its end, at its own speed or else at `fps`."""
+        speed = self.fps or fps
+        return max(0, self.config.steps - self.step) / speed if speed else None
+
 
 def make_plan(
     tasks: Sequence[str],
@@ -115,30 +126,10 @@ def make_plan(
             raise ConfigError(f"--tasks, --variants, --seeds: {run.name} would be there twice")
         check_logdir(run.config)
         runs[run.logdir] = run
+        run.read_log()
         if run.is_complete():
-            run.state = DONE
+            run.state = "done"
     return list(runs.values())
-
-
-def read_progress(logdir: Path) -> Progress:
-    """Return how far the run in a folder is."""
-    try:
-        with (logdir / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            tail = file.read()
-    except OSError:  # there is none yet
-        return Progress()
-    lines = []
-    for text in tail.splitlines():
-        with suppress(ValueError):  # where the tail begins, and where one is being written
-            lines.append(json.loads(text))
-    returns = [line[key] for line in lines for key in RETURNS if line.get(key) is not None]
-    speeds = [line["fps"] for line in lines if line.get("fps")]
-    return Progress(
-        max((line["step"] for line in lines), default=0),
-        median(speeds) if speeds else None,
-        returns[-1] if returns else None,
-    )
 
 
 def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
@@ -146,13 +137,12 @@ def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
 
     `at_once` is how many go on side by side, None where a cluster decides that.
     """
-    todo = [run for run in runs if run.state == WAITING]
+    todo = [run for run in runs if run.state == "waiting"]
     if not todo:
         return
-    known = {run.name: read_progress(run.logdir) for run in runs}
-    if speeds := [progress.fps for progress in known.values() if progress.fps]:
+    if speeds := [run.fps for run in runs if run.fps]:
         speed = median(speeds)
-        left = [known[run.name].seconds_left(run.config.steps, speed) for run in todo]
+        left = [run.seconds_left(speed) for run in todo]
         text = f"time: {clock(sum(left))} of runs"
         if at_once:
             text += f", {clock(max(*left, sum(left) / at_once))} with {at_once} at once"
