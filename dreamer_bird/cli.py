@@ -6,11 +6,10 @@ import signal
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -22,12 +21,20 @@ from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.utils.tensorflow import quietly
 
-
-class Command(NamedTuple):
-    """What the first word of the command line may select."""
-
-    help: str
-    run: Callable[[list[str]], int]
+# What the first word may select: the module in `commands`, and what it does.
+COMMANDS = {
+    "train": ("", "train, or resume the run in the logdir (the default)"),
+    "bench": ("bench", "measure how fast this machine trains"),
+    "doctor": ("doctor.examine", "tell whether training works here, or what to do"),
+    "evaluate": ("evaluate", "play episodes with a trained agent"),
+    "export": ("export", "write a policy as a TensorFlow SavedModel"),
+    "predict": ("predict", "draw open-loop predictions of runs side by side"),
+    "import": ("import_dreamer", "make a run of the public Dreamer's weights"),
+    "sweep": ("sweep.command", "train tasks x variants x seeds side by side"),
+    "compare": ("compare", "tables of returns, of any number of logs"),
+    "plot": ("plot", "curves of returns or any logged key"),
+    "report": ("report", "one HTML page on any number of runs"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,11 +73,13 @@ def _dispatch(arguments: list[str]) -> int:
     name = arguments.pop(0) if named else "train"
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}: {nearest(name, COMMANDS)}")
-    return COMMANDS[name].run(arguments)
+    if name == "train":
+        return _train(arguments)
+    return import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
 
 
 def _train(arguments: list[str]) -> int:
-    if not {"-h", "--help"}.isdisjoint(arguments):
+    if "-h" in arguments or "--help" in arguments:
         print("\n".join(_help()))
         return 0
     config, hosts = load(*parse_flags(arguments)), read_hosts(os.environ)
@@ -90,27 +99,6 @@ def _train(arguments: list[str]) -> int:
     return 0
 
 
-def _main_of(module: str) -> Callable[[list[str]], int]:
-    return lambda arguments: import_module(f"dreamer_bird.commands.{module}").main(arguments)
-
-
-COMMANDS = {
-    "train": Command("train, or resume the run in the logdir (the default)", _train),
-    "bench": Command("measure how fast this machine trains", _main_of("bench")),
-    "doctor": Command(
-        "tell whether training works here, or what to do", _main_of("doctor.examine")
-    ),
-    "evaluate": Command("play episodes with a trained agent", _main_of("evaluate")),
-    "export": Command("write a policy as a TensorFlow SavedModel", _main_of("export")),
-    "predict": Command("draw open-loop predictions of runs side by side", _main_of("predict")),
-    "import": Command("make a run of the public Dreamer's weights", _main_of("import_dreamer")),
-    "sweep": Command("train tasks x variants x seeds side by side", _main_of("sweep.command")),
-    "compare": Command("tables of returns, of any number of logs", _main_of("compare")),
-    "plot": Command("curves of returns or any logged key", _main_of("plot")),
-    "report": Command("one HTML page on any number of runs", _main_of("report")),
-}
-
-
 def _program() -> str:
     return Path(sys.argv[0]).name
 
@@ -121,7 +109,7 @@ def _help() -> Iterator[str]:
     file = YAML().load(CONFIG_FILE)
     defaults, variants, presets = file["defaults"], file["variants"], file["presets"]
     yield f"usage: {_program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
-    yield from _section("commands", ((name, command.help) for name, command in COMMANDS.items()))
+    yield from _section("commands", ((name, told) for name, (_, told) in COMMANDS.items()))
     yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
     yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
     games = " ".join(f"atari_{game}" for game in GAMES)

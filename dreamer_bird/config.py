@@ -117,18 +117,9 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
 RESUMABLE = {
-    "steps",
-    "logdir",
-    "devices",
-    "precision",
-    "threads",
-    "xla",
-    "train.eval_every",
-    "train.save_every",
-    "train.keep",
-    "train.max_skipped",
-    "worker.timeout",
-    "worker.restarts",
+    *("steps", "logdir", "devices", "precision", "threads", "xla"),
+    *("train.eval_every", "train.save_every", "train.keep", "train.max_skipped"),
+    *("worker.timeout", "worker.restarts"),
 }
 
 

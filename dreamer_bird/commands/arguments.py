@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             flag = word.partition("=")[0]
             if flag.startswith("--"):
-                raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], self._names(), '--')}")
+                known = [name for each in self._actions for name in each.option_strings]
+                names = [name[2:] for name in known if name.startswith("--")]
+                raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], names, '--')}")
             raise ConfigError(f"unexpected {word}: flags are written --name value")
         return values
 
@@ -37,11 +39,6 @@ class Parser(argparse.ArgumentParser):
         if not argument and prefix:  # "argument --at: x: what is wrong", as argparse words it
             message = rest.replace(": ", " ", 1)
         raise ConfigError(message)
-
-    def _names(self) -> list[str]:
-        return [
-            name[2:] for action in self._actions for name in action.option_strings if "--" in name
-        ]
 
 
 def whole(low: int) -> Callable[[str], int]:

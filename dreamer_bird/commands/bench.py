@@ -5,9 +5,9 @@ import os
 import resource
 import tempfile
 import time
+import timeit
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -38,9 +38,12 @@ def main(arguments: list[str]) -> int:
     use_threads(config.threads, flops_per_step(config, spec_of(config)))
     config = config.replace(precision=resolve_precision(config.precision))
     figures = {"precision": config.precision}
-    for name, measure in _PARTS.items():
-        if flags.part in (name, "all"):
-            figures |= measure(config, flags.steps)
+    if flags.part in ("step", "all"):
+        figures |= measure_step(config, flags.steps)
+    if flags.part in ("env", "all"):
+        figures |= measure_env(config)
+    if flags.part in ("run", "all"):
+        figures |= measure_run(config)
     if flags.json:
         print(json.dumps(figures, allow_nan=False))
     else:
@@ -66,22 +69,21 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
     }
 
 
-def measure_env(config: Config, steps: int) -> dict[str, float]:
+def measure_env(config: Config) -> dict[str, float]:
     """Time agent steps of the environment alone: physics, rendering and the worker's pipe."""
     with start_worker(config, "bench") as env:
         action, seconds, ended = env.spec.idle_action(), [], True
-        while len(seconds) <= FRAMES:
+        for number in range(FRAMES + 1):
             if ended:
-                env.reset(len(seconds))
+                env.reset(number)
             start = time.perf_counter()
             *_, terminated, truncated = env.step(action)
             seconds.append(time.perf_counter() - start)
             ended = terminated or truncated
-        seconds = seconds[1:]  # The first frame sets the renderer up.
-    return {"render_ms": 1000 * float(np.median(seconds))}
+    return {"render_ms": 1000 * float(np.median(seconds[1:]))}  # The first sets the renderer up.
 
 
-def measure_run(config: Config, steps: int) -> dict[str, float]:
+def measure_run(config: Config) -> dict[str, float]:
     """Time a whole run in a process of its own, from the end of its second block of updates on.
 
     Its episodes are cut to the steps between blocks, or else to a sequence, so that a game that
@@ -126,12 +128,6 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
         return [line for line in lines if "model_loss" in line]
 
 
-_PARTS: dict[str, Callable[[Config, int], dict[str, float]]] = {
-    "step": measure_step,
-    "env": measure_env,
-    "run": measure_run,
-}
-
 _MEANINGS = {
     "precision": "of matrix products and convolutions",
     "step_s_median": "seconds of a training step, median",
@@ -154,17 +150,13 @@ _MEANINGS = {
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser = Parser("bench", "Measure how fast this machine trains with any preset and settings.")
     add = parser.add_argument
-    add("--part", choices=(*_PARTS, "all"), default="all", help="what to measure (all)")
+    add(
+        "--part", choices=("step", "env", "run", "all"), default="all", help="what to measure (all)"
+    )
     add("--steps", type=whole(1), default=5, help="training steps to time (5)")
     add("--json", action="store_true", help="print one JSON object")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
     return parser.parse_known_args(arguments)
-
-
-def _timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _since_the_process_began() -> float:
@@ -186,7 +178,8 @@ def _matmul_gflops(precision: str) -> float:
     # Two beside each other, since one alone may have but one of the threads (`use_threads`).
     product = tf.function(lambda: tf.reduce_sum(one @ other) + tf.reduce_sum(other @ one))
     product()
-    return 4 * PRODUCT**3 / min(_timed(lambda: product().numpy()) for _ in range(8)) / 1e9
+    seconds = min(timeit.repeat(lambda: product().numpy(), repeat=8, number=1))
+    return 4 * PRODUCT**3 / seconds / 1e9
 
 
 def _show(figures: dict[str, float]) -> None:
@@ -195,5 +188,5 @@ def _show(figures: dict[str, float]) -> None:
     for name, value in figures.items():
         shown = f"{value:,.0f}" if name == "flops_per_step" else value
         shown = f"{shown:.3g}" if isinstance(shown, float) else str(shown)
-        table.add_row(shown, name, _MEANINGS[name], end_section=False)
+        table.add_row(shown, name, _MEANINGS[name])
     Console(highlight=False).print(table)

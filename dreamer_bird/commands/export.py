@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser
-from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.commands.updates import random_observations
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
 from dreamer_bird.utils import seeds
-from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.tensorflow import quietly
 
 if TYPE_CHECKING:
@@ -86,20 +85,12 @@ def compare(agent: "Agent", snapshot: Snapshot, folder: Path) -> float:
     state, theirs = agent.initial(2), loaded.initial(2)
     largest = 0.0
     for step in range(CHECKED_STEPS):
-        obs = _random_observations(snapshot.spec, rng)
+        obs = random_observations(snapshot.spec, (2,), rng)
         seed = seeds.stateless(0, "export", step)
         action, state = agent.policy(obs, state, seed, False)
         other, theirs = loaded.act(obs, theirs, seed)
         largest = max(largest, float(np.abs(action - other).max()))
     return largest
-
-
-def _random_observations(spec: Spec, rng: np.random.Generator) -> Arrays:
-    draw = {
-        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
-        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
-    }
-    return {key: draw[key]((2, *shape)) for key, shape in spec.observation.items()}
 
 
 def _parse(arguments: list[str]) -> Namespace:

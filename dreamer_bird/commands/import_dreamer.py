@@ -52,7 +52,9 @@ def main(arguments: list[str]) -> int:
     config = load(settings, presets)
     if (config.obs, config.env.size) != ("pixels", SIDE):
         raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
-    _check_new(Path(config.logdir))
+    logdir = Path(config.logdir)
+    if logdir.is_dir() and any(logdir.iterdir()):
+        raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")
     check_logdir(config)
     arrays = read_arrays(flags.file)
     with start_worker(config, "import") as env:
@@ -124,9 +126,8 @@ def name_arrays(arrays: tuple[np.ndarray, ...], shapes: Shapes) -> tuple[int, Ar
     found = [array for array in others if array.ndim]
     for (name, shape), array in zip(shapes.items(), found, strict=False):
         if array.shape != shape:
-            raise ValueError(
-                f"{name} has shape {array.shape}, and the sizes and the task want {shape}"
-            )
+            wanted = f"and the sizes and the task want {shape}"
+            raise ValueError(f"{name} has shape {array.shape}, {wanted}")
     if len(found) != len(shapes):
         raise ValueError(f"has {len(found)} weights, and the sizes want {len(shapes)}")
     weights = {}
@@ -183,8 +184,3 @@ def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str
     sizes = parse_sizes(flags.sizes) if flags.sizes else {}
     named = {"task": flags.task, "logdir": flags.logdir}
     return flags, SETTINGS | sizes | settings | named, [PRESET, *presets]
-
-
-def _check_new(logdir: Path) -> None:
-    if logdir.is_dir() and any(logdir.iterdir()):
-        raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")

@@ -8,7 +8,9 @@ import io
 import math
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,10 @@ OPCODES = {
     *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
-CALLS = {("numpy", "dtype"), ("numpy", "ndarray")}
-for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
-    CALLS |= {(f"{_core}.multiarray", name) for name in ("_reconstruct", "scalar")}
-    CALLS |= {(f"{_core}.numeric", "_frombuffer")}
+# Of the module `numpy.core` before NumPy 2, `numpy._core` since.
+CALLS = (
+    r"numpy (dtype|ndarray)|numpy\._?core\.(multiarray (_reconstruct|scalar)|numeric _frombuffer)"
+)
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, ...]:
@@ -41,30 +43,32 @@ def read_arrays(path: Path) -> tuple[np.ndarray, ...]:
     Takes memory for a few copies of the file, whatever that claims to hold. ConfigError says in a
     line what it holds other than numbers, or that it is damaged.
     """
-    content = _content(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"has more than {LARGEST:,} bytes")
+        content = path.read_bytes()
         _check_opcodes(content)
         found = _Unpickler(io.BytesIO(content)).load()
         if type(found) is not tuple:
-            raise _RefusedError("holds something else than a tuple of arrays")
+            raise ConfigError("holds something else than a tuple of arrays")
         return tuple(map(_array, found))
-    except _RefusedError as error:
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
     except Exception as error:  # a damaged pickle may do anything with a stack and a memo
         raise ConfigError(f"{path}: damaged, or not a pickle ({type(error).__name__})") from None
 
 
-class _RefusedError(Exception):
-    """A pickle that wants more than arrays of numbers."""
-
-
+@dataclass
 class _Call:
     """A call that a pickle wants, and the state that its result shall get."""
 
-    __slots__ = __match_args__ = ("name", "arguments", "state")
-
-    def __init__(self, name: str, arguments: tuple):
-        self.name, self.arguments, self.state = name, arguments, None
+    name: str
+    arguments: tuple
+    state: object = None
 
     def __setstate__(self, state: object) -> None:
         self.state = state
@@ -72,9 +76,9 @@ class _Call:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., _Call]:
-        if (module, name) not in CALLS:
+        if not re.fullmatch(CALLS, f"{module} {name}"):
             wanted = f"{module}.{name}"[:80]
-            raise _RefusedError(f"wants to call {wanted}, which is no part of an array; not read")
+            raise ConfigError(f"wants to call {wanted}, which is no part of an array; not read")
         return lambda *arguments: _Call(name, arguments)
 
 
@@ -88,29 +92,18 @@ def _array(found: object) -> np.ndarray:
         case _Call("scalar", (dtype, data), None):
             shape, order = (), "C"
         case _:
-            raise _RefusedError("holds something else than a tuple of arrays")
+            raise ConfigError("holds something else than a tuple of arrays")
     match dtype:
         case _Call("dtype", (name, _, _), (3, "<" | ">" as sign, None, None, None, -1, -1, 0)) if (
             name in DTYPES
         ):
             numbers = np.dtype(name).newbyteorder(sign)
         case _:
-            raise _RefusedError(f"holds an array of something else than {', '.join(DTYPES)}")
+            raise ConfigError(f"holds an array of something else than {', '.join(DTYPES)}")
     extents = len(shape) <= MOST_EXTENTS and all(type(each) is int and each > 0 for each in shape)
     if not extents or math.prod(shape) * numbers.itemsize != len(data):
-        raise _RefusedError("damaged: an array has more or fewer bytes than its shape takes")
+        raise ConfigError("damaged: an array has more or fewer bytes than its shape takes")
     return np.frombuffer(data, numbers).reshape(shape, order=order)
-
-
-def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise ConfigError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ConfigError(f"{path}: has more than {LARGEST:,} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
 def _check_opcodes(content: bytes) -> None:
@@ -120,7 +113,7 @@ def _check_opcodes(content: bytes) -> None:
     """
     for number, (opcode, value, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in OPCODES:
-            raise _RefusedError(f"holds {opcode.name}, which is no part of an array; not read")
+            raise ConfigError(f"holds {opcode.name}, which is no part of an array; not read")
         # The memo of the C unpickler is a list that is as long as the largest place in it.
         if max(number, value if opcode.name == "LONG_BINPUT" else 0) > MOST:
-            raise _RefusedError("holds more parts than any tuple of arrays; not read")
+            raise ConfigError("holds more parts than any tuple of arrays; not read")

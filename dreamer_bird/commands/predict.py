@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import imageio.v3 as imageio
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -101,20 +100,17 @@ def choose_window(flags: Namespace, reward: np.ndarray) -> Window:
 
     Raises ConfigError if none fits.
     """
-    context, horizon, rows = flags.context, flags.horizon, len(reward)
+    context, horizon, key, rows = flags.context, flags.horizon, flags.frame, len(reward)
     before = context + horizon // 2
     valid = range(before, rows - (horizon - 1 - horizon // 2))
     if not valid:
+        asked = f"--context {context} and --horizon {horizon} are {context + horizon} frames"
+        raise ConfigError(f"{asked}, and an episode has {rows}")
+    if key is not None and key not in valid:
         raise ConfigError(
-            f"--context {context} and --horizon {horizon} are {context + horizon} frames, "
-            f"and an episode has {rows}"
-        )
-    if flags.frame is not None and flags.frame not in valid:
-        raise ConfigError(
-            f"--frame {flags.frame}: must be {valid[0]} to {valid[-1]}, where {context} frames of "
+            f"--frame {key}: must be {valid[0]} to {valid[-1]}, where {context} frames of "
             f"context and {horizon} of predictions fit around it"
         )
-    key = flags.frame
     if key is None:
         changes = np.abs(np.diff(reward, prepend=0))
         changes[1] = 0  # no reward comes with a reset
@@ -135,14 +131,15 @@ def foresee(name: str, agent: "Agent", episode: Arrays, window: Window, seed: in
 
 def names(snapshots: list[Snapshot]) -> list[str]:
     """Name each run by its method, those that share one by their seed or else their logdir too."""
-    found = [title(snapshot.config.variant) for snapshot in snapshots]
-    for detail in (lambda run: f"seed {run.config.seed}", lambda run: _end(str(run.logdir))):
+    found = methods = [title(snapshot.config.variant) for snapshot in snapshots]
+    by_seed = [f"seed {snapshot.config.seed}" for snapshot in snapshots]
+    paths = [str(snapshot.logdir) for snapshot in snapshots]
+    by_path = [path if len(path) <= NAME else f"…{path[1 - NAME :]}" for path in paths]
+    for details in (by_seed, by_path):
         count = Counter(found)
-        if max(count.values()) == 1:
-            break
         found = [
-            f"{title(run.config.variant)}\n{detail(run)}" if count[name] > 1 else name
-            for name, run in zip(found, snapshots, strict=True)
+            f"{method}\n{detail}" if count[name] > 1 else name
+            for name, method, detail in zip(found, methods, details, strict=True)
         ]
     return found
 
@@ -189,7 +186,11 @@ def draw(
     page.set_autoscale_on(False)
     page.axis("off")
     for (name, images), top in zip(rows, tops, strict=True):
-        _label(page, name, top + CELL / 2)
+        method, _, detail = name.partition("\n")
+        weight, middle = "normal" if name == "error" else "bold", top + CELL / 2
+        style = {"x": LABELS - 0.08, "ha": "right", "va": "center"}
+        page.text(y=middle - 0.07 * bool(detail), s=method, size=8, weight=weight, **style)
+        page.text(y=middle + 0.07, s=detail, size=7, **style)
         for image, left in zip(images, lefts, strict=True):
             box = (left, left + CELL, top + CELL, top)
             page.imshow(image, "gray_r", vmin=0, vmax=worst, aspect="auto", extent=box)
@@ -205,29 +206,13 @@ def draw(
     return figure
 
 
-def _label(page: Axes, name: str, middle: float) -> None:
-    method, _, detail = name.partition("\n")
-    style = {"ha": "right", "va": "center", "x": LABELS - 0.08}
-    weight = "normal" if name == "error" else "bold"
-    page.text(y=middle - 0.07 * bool(detail), s=method, size=8, weight=weight, **style)
-    page.text(y=middle + 0.07, s=detail, size=7, **style)
-
-
-def _end(text: str) -> str:
-    return text if len(text) <= NAME else f"…{text[1 - NAME :]}"
-
-
 def _parse(arguments: list[str]) -> Namespace:
     parser = Parser("predict", "Draw what the world models of runs predict of one real episode.")
     add = parser.add_argument
     logdirs = {"type": Path, "nargs": "+", "action": "extend", "required": True}
     add("--logdir", **logdirs, help="runs; the policy of the first plays the episode")
     add("--out", type=Path, required=True, help="figure: .png, .pdf or .svg; a .gif goes beside it")
-    add(
-        "--frame",
-        type=whole(0),
-        help="key moment, in agent steps (largest change of reward)",
-    )
+    add("--frame", type=whole(0), help="key moment, in agent steps (largest change of reward)")
     add("--context", type=whole(1), default=5, help="frames that models see (5)")
     add("--horizon", type=whole(1), default=15, help="frames they predict (15)")
     add("--seed", type=whole(0), default=0, help="of the episode and of samples (0)")

@@ -1,7 +1,8 @@
-"""Updates of an agent on a random batch, which `bench` times and of which `doctor` tries one."""
+"""Updates of an agent on a random batch, which `bench` times and of which `doctor` tries two."""
 
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.utils import seeds
+from dreamer_bird.utils.files import Arrays
 
 STATE = 6  # dimensions of the random batch's state
 
@@ -29,26 +31,25 @@ def time_updates(config: Config) -> Iterator[float]:
     spec = spec_of(config)
     # Whole updates, the actor's part of them too, from the first one on.
     agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
-    batch = _random_batch(config, spec)
-    number = 0
-    while True:
-        start = time.perf_counter()
-        metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
-        metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
-        yield time.perf_counter() - start
-        number += 1
-
-
-def _random_batch(config: Config, spec: Spec) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (config.replay.batch, config.replay.length)
-    frames = {
-        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
-        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
-    }
-    return {
-        **{key: frames[key]((*shape, *size)) for key, size in spec.observation.items()},
+    batch = {
+        **random_observations(spec, shape, rng),
         "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
         "reward": rng.uniform(size=shape).astype(np.float32),
         "discount": np.ones(shape, np.float32),
     }
+    for number in count():
+        start = time.perf_counter()
+        metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
+        metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
+        yield time.perf_counter() - start
+
+
+def random_observations(spec: Spec, shape: tuple[int, ...], rng: np.random.Generator) -> Arrays:
+    """Draw what an environment might observe, under leading dimensions of that shape."""
+    draw = {
+        "image": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "state": lambda shape: rng.normal(size=shape).astype(np.float32),
+    }
+    return {key: draw[key]((*shape, *size)) for key, size in spec.observation.items()}

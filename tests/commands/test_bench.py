@@ -72,7 +72,7 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
         for step, s in logged
     ]
     monkeypatch.setattr(measures, "_run", lambda given: flags.update(given) or lines)
-    figures = measures.measure_run(load({"task": "gym_CartPole-v1", "obs": "state"} | settings), 1)
+    figures = measures.measure_run(load({"task": "gym_CartPole-v1", "obs": "state"} | settings))
     assert (flags["env.time_limit"], flags["steps"]) == (limit, steps)
     assert figures["env_steps_per_s"] == pytest.approx(3000 / 40)
     repeat = flags["env.action_repeat"]

@@ -1,11 +1,15 @@
 """What `doctor` makes of faked facts, one finding at a time."""
 
+import types
 from pathlib import Path
 
 import pytest
 
-from dreamer_bird.commands.doctor import findings
-from dreamer_bird.commands.doctor.findings import Finding, Frames, Probe
+from dreamer_bird.commands.doctor import examine
+from dreamer_bird.commands.doctor.examine import Finding
+from dreamer_bird.commands.doctor.trials import Frames, Probe
+from dreamer_bird.config import load
+from dreamer_bird.errors import RunError
 from dreamer_bird.utils import machine
 
 RTX = machine.Gpu("NVIDIA GeForce RTX 2080 Ti", "535.54.03", "11264 MiB", "10948 MiB")
@@ -15,13 +19,33 @@ STEP = {"step_s": 0.5, "learner_bytes": 1e9, "checkpoint_bytes": 2e8}
 FAILED = Probe(None, None, "ModuleNotFoundError: No module named 'tensorflow'")
 
 
+@pytest.fixture
+def find(monkeypatch):
+    """Examine a part, with settings, and with facts in place of those of this machine."""
+
+    def find(part, settings=None, **facts):
+        case = examine.Case(load(settings), [])
+        vars(case).update({"gpus": [], "hidden": False} | facts)
+        monkeypatch.setattr(machine, "gpus", lambda: case.gpus)
+        return examine.PARTS[part](case)
+
+    return find
+
+
 @pytest.mark.parametrize("version", [(3, 9, 1), (3, 14, 0)])
-def test_a_python_that_the_pins_do_not_fit(version):
-    assert findings.of_python((3, 11, 7)) == Finding("3.11.7")
-    assert "3.10 to 3.13" in findings.of_python(version).advice
+def test_a_python_that_the_pins_do_not_fit(find, monkeypatch, version):
+    monkeypatch.setattr(examine.sys, "version_info", (3, 11, 7))
+    assert find("python") == Finding("3.11.7")
+    monkeypatch.setattr(examine.sys, "version_info", version)
+    assert "3.10 to 3.13" in find("python").advice
 
 
-INSTALLED = {"numpy": "2.3.1", "mujoco": "3.17.0", "tensorflow": "2.21.0"}
+@pytest.fixture
+def required(monkeypatch):
+    """Set what is required, and the command that installs it; some packages are installed."""
+    installed = {"numpy": "2.3.1", "mujoco": "3.17.0", "tensorflow": "2.21.0"}
+    monkeypatch.setattr(examine, "_version", installed.get)
+    return lambda *told: monkeypatch.setattr(examine, "_requirements", lambda: told)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +59,16 @@ INSTALLED = {"numpy": "2.3.1", "mujoco": "3.17.0", "tensorflow": "2.21.0"}
         ([f"p{n}==1" for n in range(5)], "p0 is missing, p1 is missing, p2 is missing and 2 more"),
     ],
 )
-def test_packages_against_pins_and_ranges(requirements, text):
-    finding = findings.of_packages(requirements, "pip install x", INSTALLED.get)
+def test_packages_against_pins_and_ranges(find, required, requirements, text):
+    required(requirements, "pip install x")
+    finding = find("packages")
     assert (finding.text, finding.fatal) == (text, False)
     assert finding.advice == ("" if text.endswith("required") else "pip install x")
 
 
-def test_ranges_are_installed_one_by_one():
-    finding = findings.of_packages(["numpy>=2.2,<2.3", "rich==15.*"], "", INSTALLED.get)
-    assert finding.advice == "pip install 'numpy<2.3,>=2.2' 'rich==15.*'"
+def test_ranges_are_installed_one_by_one(find, required):
+    required(["numpy>=2.2,<2.3", "rich==15.*"], "")
+    assert find("packages").advice == "pip install 'numpy<2.3,>=2.2' 'rich==15.*'"
 
 
 @pytest.mark.parametrize(
@@ -57,10 +82,10 @@ def test_ranges_are_installed_one_by_one():
         (4, 4, 10, "1", "4, for 10 threads", "add --threads 4"),
     ],
 )
-def test_cores_against_threads(usable, quota, setting, variable, text, advice):
-    finding = findings.of_cores(usable, quota, setting, {"TF_NUM_INTRAOP_THREADS": variable})
-    assert (finding.text, finding.advice) == (text, advice)
-    assert not finding.fatal
+def test_cores_against_threads(find, monkeypatch, usable, quota, setting, variable, text, advice):
+    monkeypatch.setattr(machine, "cores", lambda: (usable, quota))
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", variable)
+    assert find("cores", {"threads": setting}) == Finding(text, advice)
 
 
 @pytest.mark.parametrize(
@@ -73,32 +98,43 @@ def test_cores_against_threads(usable, quota, setting, variable, text, advice):
         ([RTX._replace(driver="470.256.02")], True, True, "470.256.02", "", False),
     ],
 )
-def test_the_gpu_and_its_driver(gpus, hidden, cuda, text, advice, fatal):
-    finding = findings.of_gpu(gpus, hidden, cuda)
+def test_the_gpu_and_its_driver(find, monkeypatch, gpus, hidden, cuda, text, advice, fatal):
+    monkeypatch.setattr(examine, "_cuda_packages", lambda: {"cuda": "1" if cuda else None})
+    finding = find("gpu", gpus=gpus, hidden=hidden)
     assert text in finding.text and advice in finding.advice
     assert (bool(finding.advice), finding.fatal) == (bool(advice), fatal)
 
 
 @pytest.mark.parametrize(
-    ("probe", "gpu", "missing", "text", "advice"),
+    ("probe", "gpus", "missing", "text", "advice"),
     [
-        (FAILED, "", [], "does not load: ModuleNotFoundError", "pip a"),
-        (Probe(SEEN, STEP, ""), "", [], "2.21.0, on the CPU", ""),
-        (Probe(SEEN, STEP, ""), RTX.name, ["nvidia-cudnn-cu12"], "does not see the NV", "pip b"),
-        (Probe(SEEN, STEP, ""), RTX.name, [], "does not see the NV", "TF_CPP_MIN_LOG_LEVEL=0"),
-        (Probe(ON_GPU, STEP, ""), RTX.name, [], "2080 Ti (compute capability 7.5)", ""),
+        (FAILED, [], [], "does not load: ModuleNotFoundError", "pip a"),
+        (Probe(SEEN, STEP, ""), [], [], "2.21.0, on the CPU", ""),
+        (Probe(SEEN, STEP, ""), [RTX], ["nvidia-cudnn-cu12"], "does not see the NV", "-cuda.txt"),
+        (Probe(SEEN, STEP, ""), [RTX], [], "does not see the NV", "TF_CPP_MIN_LOG_LEVEL=0"),
+        (Probe(ON_GPU, STEP, ""), [RTX], [], "2080 Ti (compute capability 7.5)", ""),
     ],
 )
-def test_tensorflow_and_the_gpu_that_the_driver_shows(probe, gpu, missing, text, advice):
-    finding = findings.of_tensorflow(probe, gpu, 1, missing, ("pip a", "pip b"))
+def test_tensorflow_and_the_gpu_that_the_driver_shows(
+    find, required, monkeypatch, probe, gpus, missing, text, advice
+):
+    required([], "pip a")
+    monkeypatch.setattr(examine, "_cuda_packages", lambda: dict.fromkeys(missing))
+    finding = find("tensorflow", probe=probe, gpus=gpus)
     assert text in finding.text and advice in finding.advice
     assert bool(finding.advice) == finding.fatal == bool(advice)
 
 
-def test_more_devices_than_there_are():
-    finding = findings.of_tensorflow(Probe(ON_GPU, STEP, ""), RTX.name, 2, [], ("", ""))
+def test_the_packages_of_cuda_are_those_that_tensorflow_asks_for(required, monkeypatch):
+    lines = ["numpy>=1.26", "nvidia-cudnn-cu12<10; extra == 'and-cuda'", "tensorflow[and-cuda]"]
+    monkeypatch.setattr(examine.importlib.metadata, "requires", lambda name: lines)
+    assert examine._cuda_packages() == {"nvidia-cudnn-cu12": None, "tensorflow": "2.21.0"}
+
+
+def test_more_devices_than_there_are(find):
+    finding = find("tensorflow", {"devices": 2}, probe=Probe(ON_GPU, STEP, ""), gpus=[RTX])
     assert "alone" in finding.text and finding.advice == "--devices 1" and finding.fatal
-    on_cpu = findings.of_tensorflow(Probe(SEEN, STEP, ""), "", 2, [], ("", ""))
+    on_cpu = find("tensorflow", {"devices": 2}, probe=Probe(SEEN, STEP, ""))
     assert not on_cpu.fatal  # parts of the processor will do
 
 
@@ -110,20 +146,22 @@ def test_more_devices_than_there_are():
         ("bfloat16", "float16", "bfloat16", "--precision auto would choose float16"),
     ],
 )
-def test_the_precision_chosen(chosen, auto, text, advice):
+def test_the_precision_chosen(find, chosen, auto, text, advice):
     probe = Probe(SEEN | {"precision": chosen, "auto": auto}, STEP, "")
-    assert findings.of_precision(probe) == Finding(text, advice)
+    assert find("precision", probe=probe) == Finding(text, advice)
 
 
-def test_an_update_that_works_is_slow_or_fails():
-    finding = findings.of_training(Probe(SEEN, STEP, ""), 99_600)
+def test_an_update_that_works_is_slow_or_fails(find):
+    # After five random episodes a block of 100 updates for each of the 996 that follow.
+    settings = {"steps": 1_000_000}
+    finding = find("training", settings, probe=Probe(SEEN, STEP, ""))
     assert finding == Finding("an update takes 0.5 s, the run's 99,600 13.8 hours")
     slow = STEP | {"step_s": 6.0}
-    assert "--configs cpu" in findings.of_training(Probe(SEEN, slow, ""), 99_600).advice
-    assert not findings.of_training(Probe(ON_GPU, slow, ""), 99_600).advice
+    assert "--configs cpu" in find("training", settings, probe=Probe(SEEN, slow, "")).advice
+    assert not find("training", settings, probe=Probe(ON_GPU, slow, "")).advice
     oom = "ResourceExhaustedError: OOM when allocating tensor"
     for probe, text in ((FAILED, "TensorFlow does not load"), (Probe(SEEN, None, oom), oom)):
-        finding = findings.of_training(probe, 1)
+        finding = find("training", probe=probe)
         assert finding.fatal and finding.text == f"no update: {text}"
 
 
@@ -132,34 +170,52 @@ NO_GL = Frames("", "", 0, 0, "no OpenGL that works was found: run `install it`")
 
 
 @pytest.mark.parametrize(
-    ("frames", "gpu", "chosen", "text", "advice"),
+    ("frames", "gpus", "chosen", "text", "advice"),
     [
-        (SOFTWARE, False, "", "12.3 ms an agent step, egl, llvmpipe", ""),
-        (SOFTWARE, True, "", "llvmpipe", "NVIDIA_DRIVER_CAPABILITIES must have graphics"),
-        (SOFTWARE._replace(renderer="NVIDIA GeForce"), True, "", "NVIDIA", ""),
-        (SOFTWARE._replace(renderer=""), True, "", "nothing is rendered", ""),
-        (NO_GL._replace(error="ImportError: no EGL"), False, "egl", "no EGL", "unset it"),
-        (NO_GL._replace(error="ImportError: x"), False, "", "ImportError: x", "install it"),
-        (NO_GL, False, "", "install it", "again"),
+        (SOFTWARE, [], "", "12.3 ms an agent step, egl, llvmpipe", ""),
+        (SOFTWARE, [RTX], "", "llvmpipe", "NVIDIA_DRIVER_CAPABILITIES must have graphics"),
+        (SOFTWARE._replace(renderer="NVIDIA GeForce"), [RTX], "", "NVIDIA", ""),
+        (SOFTWARE._replace(renderer=""), [RTX], "", "nothing is rendered", ""),
+        (NO_GL._replace(error="ImportError: no EGL"), [], "egl", "no EGL", "unset it"),
+        (NO_GL._replace(error="ImportError: x"), [], "", "ImportError: x", "install it"),
+        (NO_GL, [], "", "install it", "again"),
     ],
 )
-def test_rendering(frames, gpu, chosen, text, advice):
-    finding = findings.of_rendering(frames, gpu, chosen, "install it")
+def test_rendering(find, monkeypatch, frames, gpus, chosen, text, advice):
+    monkeypatch.setattr(examine, "INSTALL_COMMAND", "install it")
+    monkeypatch.setenv("MUJOCO_GL", chosen)
+    finding = find("rendering", frames=frames, gpus=gpus)
     assert text in finding.text and advice in finding.advice
     assert bool(finding.advice) == bool(advice)
     assert finding.fatal == bool(frames.error)
 
 
-def test_memory_that_does_not_suffice():
-    assert findings.of_memory(1e9, 2e9, limited=False) == Finding("1.00 GB needed, 2.00 GB free")
-    own, limited = (findings.of_memory(2e9, 1e9, limited=limited) for limited in (False, True))
+def test_memory_that_does_not_suffice(find, monkeypatch):
+    def memory(needed, free, limited):
+        monkeypatch.setattr(machine, "free_memory", lambda: (free, limited))
+        return find("memory", {"obs": "state"}, learner_bytes=needed)
+
+    assert memory(1e9, 2e9, limited=False) == Finding("1.00 GB needed, 2.00 GB free")
+    own, limited = (memory(2e9, 1e9, limited=limited) for limited in (False, True))
     assert own.fatal and limited.fatal and "this container" in limited.text
 
 
 @pytest.mark.parametrize(
-    ("free", "advised", "fatal"), [(3e9, False, False), (1.5e9, True, False), (5e8, True, True)]
+    ("free", "advised", "fatal"), [(5e9, False, False), (1.5e9, True, False), (5e8, True, True)]
 )
-def test_a_disk_that_may_or_will_be_full(free, advised, fatal):
-    finding = findings.of_disk(2e9, 1e9, free, Path("/x"))
+def test_a_disk_that_may_or_will_be_full(find, monkeypatch, free, advised, fatal):
+    usage = types.SimpleNamespace(free=free)
+    monkeypatch.setattr(examine.shutil, "disk_usage", lambda folder: usage)
+    # Two checkpoints are kept, and one more is there while it is written.
+    finding = find("disk", {"obs": "state", "logdir": "/x"}, checkpoint_bytes=1e9)
+    assert finding.text.startswith("3.00 GB needed at most")
     assert (bool(finding.advice), finding.fatal) == (advised, fatal)
-    assert "/x" in finding.text
+    assert finding.text.endswith(f"in {Path('/')}")
+
+
+def test_a_driver_that_fails_shows_no_gpu(monkeypatch):
+    def fail():
+        raise RunError("NVIDIA-SMI has failed")
+
+    monkeypatch.setattr(machine, "gpus", fail)
+    assert examine.Case(load(), []).gpus == []

@@ -17,8 +17,8 @@ from dreamer_bird.commands.sweep import launcher, node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import Launcher
 from dreamer_bird.commands.sweep.machines import Machine, Share, at_once, share_of
-from dreamer_bird.commands.sweep.plan import make_plan
-from dreamer_bird.commands.sweep.progress import forecast, read_progress
+from dreamer_bird.commands.sweep.plan import Run, forecast, make_plan
+from dreamer_bird.config import load
 from dreamer_bird.errors import RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.utils.signals import Stopped
@@ -225,15 +225,17 @@ def test_where_no_gpu_renders_mujoco_chooses():
 
 def test_the_process_of_a_run_tells_how_it_ended(tmp_path):
     folder, share = str(tmp_path), Share(1, 0)
-    assert node.train(["run.py", "--version"], folder, "a/0.log", share).status == 0
-    outcome = node.train(["run.py", "--variant", "birt"], folder, "a/0.log", share)
-    assert outcome.status == 2
-    assert outcome.reason.startswith("run.py: --variant birt: unknown; did you mean bird")
+    status, _ = node.train(["run.py", "--version"], folder, "a/0.log", share)
+    assert status == 0
+    status, reason = node.train(["run.py", "--variant", "birt"], folder, "a/0.log", share)
+    assert status == 2
+    assert reason.startswith("run.py: --variant birt: unknown; did you mean bird")
     lines = (tmp_path / "a/0.log").read_text().splitlines()
     assert lines[0].startswith("--- ") and lines[0].endswith(": run.py --version")
-    assert lines[1].startswith("dreamer-bird ") and lines[3] == outcome.reason
-    outcome = node.train(["run.py"], str(tmp_path / "missing"), str(tmp_path / "1.log"), share)
-    assert outcome.status == 1 and "No such file" in outcome.reason
+    assert lines[1].startswith("dreamer-bird ") and lines[3] == reason
+    missing, log = str(tmp_path / "missing"), str(tmp_path / "1.log")
+    status, reason = node.train(["run.py"], missing, log, share)
+    assert status == 1 and "No such file" in reason
 
 
 class FakeRay:
@@ -339,11 +341,14 @@ def test_progress_is_read_from_a_log_that_is_being_written(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines)
     tail = '\n{"step": 2000000, "fps": null, "test/return": null}\n{"step": 99, "tra'
     (tmp_path / "metrics.jsonl").write_text(text + tail)
-    progress = read_progress(tmp_path)
-    assert (progress.step, progress.last_return) == (2_000_000, 19_990.0)
-    assert 1500 < progress.fps < 2000
-    assert progress.seconds_left(2_000_000 + 10_000) == 10_000 / progress.fps
-    assert read_progress(tmp_path / "missing").seconds_left(10) is None
+    run = Run(load({"logdir": str(tmp_path), "steps": 2_000_000 + 10_000}), [])
+    run.read_log()
+    assert (run.step, run.last_return) == (2_000_000, 19_990.0)
+    assert 1500 < run.fps < 2000
+    assert run.seconds_left() == 10_000 / run.fps
+    new = Run(load({"logdir": str(tmp_path / "missing")}), [])
+    new.read_log()
+    assert new.seconds_left() is None
 
 
 def test_the_forecast_takes_the_speed_of_the_runs_there_are(tmp_path):
@@ -351,6 +356,7 @@ def test_the_forecast_takes_the_speed_of_the_runs_there_are(tmp_path):
     for run, fps in zip(runs, (10, 20), strict=False):
         run.logdir.mkdir(parents=True)
         (run.logdir / "metrics.jsonl").write_text(json.dumps({"step": 2000, "fps": fps}) + "\n")
+        run.read_log()
     time_line, *_ = forecast(runs, 2)
     # 1,000 steps at 10 and at 20 a second, and 3,000 at the median of both, 15.
     assert time_line.startswith("time: 0:05:50 of runs, 0:03:20 with 2 at once, at 15.0 steps")

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.metadata
+import math
 import os
 import re
 import shlex
@@ -9,14 +10,13 @@ import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from dreamer_bird.commands.arguments import Parser, parse_flags
-from dreamer_bird.commands.doctor import findings
-from dreamer_bird.commands.doctor.findings import Finding, Frames, Probe
+from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.rendering import INSTALL_COMMAND
@@ -25,6 +25,10 @@ from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
+
+OLDEST_DRIVER = [525, 60, 13]  # that CUDA 12 runs on, as NVIDIA's release notes say
+PATIENCE = 3 * 86400  # seconds of updates, beyond which a smaller size is suggested
+ON_PURPOSE = "CUDA_VISIBLE_DEVICES=-1 trains on the CPU on purpose"
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +44,14 @@ def main(arguments: list[str]) -> int:
             print(f"{status:5} {name:11} {line}", flush=True)
             failed |= finding.fatal
     return int(failed)
+
+
+class Finding(NamedTuple):
+    """What was found, what to do about it if anything, and whether training would fail."""
+
+    text: str
+    advice: str = ""
+    fatal: bool = False
 
 
 class Case:
@@ -62,68 +74,44 @@ class Case:
     @cached_property
     def probe(self) -> Probe:
         """What became of a training step."""
-        try:
-            from dreamer_bird.commands.doctor.trials import try_training
-        except ImportError as error:
-            return Probe(None, None, str(error))
         return try_training(self.settings)
 
+    @cached_property
+    def frames(self) -> Frames:
+        """What became of steps of the environment."""
+        return try_environment(self.config)
 
-def _gpu(case: Case) -> Finding:
+
+def _python(case: Case) -> Finding:
+    text = ".".join(map(str, sys.version_info[:3]))
+    fits = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    return Finding(text, "" if fits else "the pinned packages are for Python 3.10 to 3.13")
+
+
+def _packages(case: Case) -> Finding:
+    """Compare the requirements, pins or ranges, with the versions that are installed."""
+    requirements, remedy = _requirements()
     try:
-        gpus = machine.gpus()
-    except RunError as error:
-        advice = f"mend NVIDIA's driver; {findings.ON_PURPOSE}"
-        return Finding(str(error), "" if case.hidden else advice, fatal=not case.hidden)
-    installed, missing = _cuda_packages()
-    return findings.of_gpu(gpus, case.hidden, cuda=bool(installed) and not missing)
-
-
-def _tensorflow(case: Case) -> Finding:
-    gpu = case.gpus[0].name if case.gpus and not case.hidden else ""
-    _, missing = _cuda_packages()
-    remedies = _requirements()[1], _cuda_remedy()
-    return findings.of_tensorflow(case.probe, gpu, case.config.devices, missing, remedies)
-
-
-def _training(case: Case) -> Finding:
-    train, training = case.config.train, case.probe.training
-    if training:
-        case.learner_bytes = training["learner_bytes"]
-        case.checkpoint_bytes = training["checkpoint_bytes"]
-    # As far as episodes last until their limit.
-    trained = case.config.steps - train.prefill * case.config.env.time_limit
-    blocks = max(0, trained // train.every + 1)
-    return findings.of_training(case.probe, blocks * train.updates)
-
-
-def _rendering(case: Case) -> Finding:
-    try:
-        from dreamer_bird.commands.doctor.trials import try_environment
-
-        frames = try_environment(case.config)
-    except ImportError as error:
-        frames = Frames("", "", 0, 0, str(error))
-    case.worker_bytes = frames.worker_bytes
-    chosen = os.environ.get("MUJOCO_GL", "")
-    return findings.of_rendering(frames, bool(case.gpus), chosen, INSTALL_COMMAND)
-
-
-def _memory(case: Case) -> Finding:
-    needed = resources.replay_bytes(case.config, case.frame_bytes)
-    needed += case.learner_bytes + (case.config.envs + 1) * case.worker_bytes
-    return findings.of_memory(needed, *machine.free_memory())
-
-
-def _disk(case: Case) -> Finding:
-    logdir = Path(case.config.logdir)
-    most = resources.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
-    for path in (*logdir.glob("checkpoints/*.npz"), *logdir.glob("episodes/*.npz")):
-        with suppress(OSError):  # a run that is going on removes some
-            most -= path.stat().st_size
-    folder = nearest_existing(logdir.resolve())
-    free = shutil.disk_usage(folder).free
-    return findings.of_disk(max(0, most), case.checkpoint_bytes, free, folder)
+        from packaging.requirements import Requirement
+    except ImportError:
+        return Finding("packaging is missing", remedy or "pip install packaging")
+    wrong, total, wanted = [], 0, []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        total += 1
+        name, asked, version = requirement.name, requirement.specifier, _version(requirement.name)
+        if version is None:
+            wrong.append(f"{name} is missing")
+        elif not asked.contains(version, prereleases=True):
+            wrong.append(f"{name} {version} instead of {str(asked).removeprefix('==')}")
+        else:
+            continue
+        wanted.append(shlex.quote(f"{name}{asked}"))
+    if not wrong:
+        return Finding(f"{total} as required")
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return Finding(", ".join(wrong[:3]) + more, remedy or f"pip install {' '.join(wanted)}")
 
 
 def _logdir(case: Case) -> Finding:
@@ -135,24 +123,174 @@ def _logdir(case: Case) -> Finding:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
-        holder = _holder(path / "lock")
+        wrong = _holder(path)
     except OSError as error:
-        return Finding(f"{path}: {error.strerror}", "choose another --logdir", fatal=True)
+        wrong = f"{path}: {error.strerror}"
     except ConfigError as error:
-        return Finding(str(error), "choose another --logdir", fatal=True)
-    if holder:
-        return Finding(f"{holder} is writing in {path}", "choose another --logdir", fatal=True)
+        wrong = str(error)
+    if wrong:
+        return Finding(wrong, "choose another --logdir", fatal=True)
     return Finding(f"{path} can be written")
 
 
-def _holder(lock: Path) -> str:
-    """Return which run holds a lock, "" if none does."""
-    if lock.exists():
-        with lock.open() as file:
+def _cores(case: Case) -> Finding:
+    """Judge whether TensorFlow starts far more threads than there are cores' time for."""
+    usable, quota = machine.cores()
+    variable = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    threads = case.config.threads or (int(variable) if variable.isdigit() else 0) or usable
+    text = f"{usable}" if quota >= usable else f"the time of {quota:g} of {usable}"
+    # A thread a core is TensorFlow's default. Twice as many made no difference; 16 for half a core
+    # made an update of the preset debug 1.5 to 1.9 times as slow as one did.
+    if threads > 2 * math.ceil(quota):
+        return Finding(f"{text}, for {threads} threads", f"add --threads {math.ceil(quota)}")
+    return Finding(text)
+
+
+def _gpu(case: Case) -> Finding:
+    """Judge NVIDIA's driver and what it shows."""
+    try:
+        gpus = machine.gpus()
+    except RunError as error:
+        advice = "" if case.hidden else f"mend NVIDIA's driver; {ON_PURPOSE}"
+        return Finding(str(error), advice, fatal=not case.hidden)
+    if not gpus:
+        packages = _cuda_packages()
+        wanted = packages and None not in packages.values() and not case.hidden
+        return Finding("no NVIDIA GPU", "in a container: start it with --gpus all" * bool(wanted))
+    driver = gpus[0].driver
+    text = ", ".join(f"{gpu.name} with {gpu.free} of {gpu.memory} free" for gpu in gpus)
+    text += f", driver {driver}"
+    version = [int(word) for word in driver.split(".") if word.isdigit()]
+    if version < OLDEST_DRIVER and not case.hidden:
+        oldest = ".".join(map(str, OLDEST_DRIVER))
+        return Finding(text, f"CUDA 12 needs driver {oldest} or newer; {ON_PURPOSE}", fatal=True)
+    return Finding(text)
+
+
+def _tensorflow(case: Case) -> Finding:
+    """Judge whether TensorFlow loads, and sees the GPU that the driver shows."""
+    if case.probe.tensorflow is None:
+        advice = _requirements()[1] or "see the packages"
+        return Finding(f"does not load: {case.probe.error}", advice, fatal=True)
+    version, seen = case.probe.tensorflow["version"], case.probe.tensorflow["gpus"]
+    if seen:
+        names = ", ".join(f"{name} (compute capability {capability})" for name, capability in seen)
+        if case.config.devices > len(seen):
+            return Finding(f"{version}, on {names} alone", f"--devices {len(seen)}", fatal=True)
+        return Finding(f"{version}, on {names}")
+    if case.hidden or not case.gpus:
+        return Finding(f"{version}, on the CPU")
+    advice = "import it with TF_CPP_MIN_LOG_LEVEL=0 set to see why"
+    if missing := [name for name, installed in _cuda_packages().items() if not installed]:
+        pins = CONFIG_FILE.with_name("requirements-cuda.txt")
+        asked = f"--no-deps -r {pins}" if pins.exists() else f"'tensorflow[and-cuda]=={version}'"
+        advice = f"{missing[0]} is missing: {_pip(asked)}"
+    text = f"{version} does not see the {case.gpus[0].name}"
+    return Finding(text, f"{advice}; {ON_PURPOSE}", fatal=True)
+
+
+def _precision(case: Case) -> Finding:
+    """Judge the number format against the one that this machine computes fastest."""
+    if case.probe.tensorflow is None:
+        return Finding("unknown without TensorFlow")
+    chosen, auto = case.probe.tensorflow["precision"], case.probe.tensorflow["auto"]
+    if chosen not in (auto, "float32"):
+        return Finding(chosen, f"--precision auto would choose {auto}")
+    return Finding(chosen if chosen == auto else f"{chosen}; --precision auto: {auto}")
+
+
+def _training(case: Case) -> Finding:
+    """Judge the update that was tried, and the time of all that the run makes."""
+    config, probe = case.config, case.probe
+    if probe.training is None:
+        text = probe.error if probe.tensorflow else "TensorFlow does not load"
+        return Finding(f"no update: {text}", "if memory is short: --configs cpu", fatal=True)
+    case.learner_bytes = probe.training["learner_bytes"]
+    case.checkpoint_bytes = probe.training["checkpoint_bytes"]
+    # As far as episodes last until their limit.
+    trained = config.steps - config.train.prefill * config.env.time_limit
+    updates = max(0, trained // config.train.every + 1) * config.train.updates
+    seconds = probe.training["step_s"]
+    text = f"an update takes {seconds:.3g} s, the run's {updates:,} {_duration(seconds * updates)}"
+    slow = seconds * updates > PATIENCE and not probe.tensorflow["gpus"]
+    return Finding(text, "without a GPU --configs cpu is of a size to wait for" * slow)
+
+
+def _rendering(case: Case) -> Finding:
+    """Judge the environment's worker."""
+    frames, chosen = case.frames, os.environ.get("MUJOCO_GL")
+    case.worker_bytes = frames.worker_bytes
+    if frames.error:
+        if INSTALL_COMMAND in frames.error:
+            advice = "then try again"
+        elif chosen:
+            advice = f"MUJOCO_GL={chosen} is set: unset it"
+        else:
+            advice = f"if OpenGL: {INSTALL_COMMAND}"
+        return Finding(frames.error, advice, fatal=True)
+    text = f"{frames.milliseconds:.1f} ms an agent step"
+    if not frames.renderer:
+        return Finding(f"{text}, nothing is rendered")
+    text += f", {frames.backend}, {frames.renderer}"
+    if case.gpus and any(name in frames.renderer for name in ("llvmpipe", "softpipe")):
+        return Finding(
+            text,
+            "the GPU could render: in a container NVIDIA_DRIVER_CAPABILITIES must have graphics, "
+            "outside of one the driver's libEGL_nvidia is missing",
+        )
+    return Finding(text)
+
+
+def _memory(case: Case) -> Finding:
+    needed = resources.replay_bytes(case.config, case.frame_bytes)
+    needed += case.learner_bytes + (case.config.envs + 1) * case.worker_bytes
+    free, limited = machine.free_memory()
+    text = f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+    text += " in this container or job" * limited
+    if needed > free:
+        where = "give it more" if limited else "end other programs"
+        return Finding(text, f"{where}, or lower --replay.capacity or --replay.batch", fatal=True)
+    return Finding(text)
+
+
+def _disk(case: Case) -> Finding:
+    logdir = Path(case.config.logdir)
+    most = resources.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
+    for path in (*logdir.glob("checkpoints/*.npz"), *logdir.glob("episodes/*.npz")):
+        with suppress(OSError):  # a run that is going on removes some
+            most -= path.stat().st_size
+    folder = nearest_existing(logdir.resolve())
+    free = shutil.disk_usage(folder).free
+    text = f"{max(0, most) / 1e9:.2f} GB needed at most, {free / 1e9:.2f} GB free in {folder}"
+    if free < case.checkpoint_bytes:
+        return Finding(text, "make room, or choose another --logdir", fatal=True)
+    full = "it may be full before the run ends; or lower --replay.capacity"
+    return Finding(text, full if free < most else "")
+
+
+PARTS = {
+    "python": _python,
+    "packages": _packages,
+    "logdir": _logdir,
+    "cores": _cores,
+    "gpu": _gpu,
+    "tensorflow": _tensorflow,
+    "precision": _precision,
+    "training": _training,
+    "rendering": _rendering,
+    "memory": _memory,
+    "disk": _disk,
+}
+
+
+def _holder(logdir: Path) -> str:
+    """Return which run is writing in a logdir, "" if none is."""
+    if (logdir / "lock").exists():
+        with (logdir / "lock").open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().strip() or "another run"
+                return f"{file.read().strip() or 'another run'} is writing in {logdir}"
     return ""
 
 
@@ -162,52 +300,34 @@ def _requirements() -> tuple[list[str], str]:
     if pins.exists():
         lines = pins.read_text().splitlines()
         return [line for line in lines if line and line[0] != "#"], _pip(f"--no-deps -r {pins}")
-    name = "dreamer-bird"
-    return (importlib.metadata.requires(name) or [] if _version(name) else []), ""
+    return _required("dreamer-bird"), ""
 
 
-def _cuda_packages() -> tuple[list[str], list[str]]:
-    """Return which packages that TensorFlow asks for on a GPU are installed, and which are not."""
-    found: tuple[list[str], list[str]] = ([], [])
-    with suppress(importlib.metadata.PackageNotFoundError):  # TensorFlow itself
-        for line in importlib.metadata.requires("tensorflow") or []:
-            name = re.split(r"[^\w-]", line)[0]
-            if "and-cuda" in line:
-                found[_version(name) is None].append(name)
-    return found
+def _cuda_packages() -> dict[str, str | None]:
+    """Return the packages that TensorFlow asks for on a GPU, with the versions installed."""
+    lines = [line for line in _required("tensorflow") if "and-cuda" in line]
+    return {name: _version(name) for name in (re.split(r"[^\w-]", line)[0] for line in lines)}
+
+
+def _required(name: str) -> list[str]:
+    return (importlib.metadata.requires(name) or []) if _version(name) else []
 
 
 def _version(name: str) -> str | None:
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cuda_remedy() -> str:
-    pins = CONFIG_FILE.with_name("requirements-cuda.txt")
-    if pins.exists():
-        return _pip(f"--no-deps -r {pins}")
-    return _pip(f"'tensorflow[and-cuda]=={_version('tensorflow')}'")
+    return None
 
 
 def _pip(arguments: str) -> str:
     return f"{shlex.quote(sys.executable)} -m pip install {arguments}"
 
 
-PARTS: dict[str, Callable[[Case], Finding]] = {
-    "python": lambda case: findings.of_python(sys.version_info[:3]),
-    "packages": lambda case: findings.of_packages(*_requirements(), _version),
-    "logdir": _logdir,
-    "cores": lambda case: findings.of_cores(*machine.cores(), case.config.threads, os.environ),
-    "gpu": _gpu,
-    "tensorflow": _tensorflow,
-    "precision": lambda case: findings.of_precision(case.probe),
-    "training": _training,
-    "rendering": _rendering,
-    "memory": _memory,
-    "disk": _disk,
-}
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:

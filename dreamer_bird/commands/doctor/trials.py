@@ -5,27 +5,43 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
-import gymnasium
-
-from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.doctor.findings import Frames, Probe
-from dreamer_bird.commands.updates import spec_of, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs import environment
 from dreamer_bird.envs.rendering import BACKENDS
-from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.machine import memory_taken
 from dreamer_bird.utils.processes import cause_of_end, run_python
 from dreamer_bird.utils.tensorflow import use_threads
 
+if TYPE_CHECKING:
+    import gymnasium
+
 PATIENCE = 900  # seconds; the first training step is traced, and may have other runs beside it
 STEPS = 20  # of the environment
+
+
+class Probe(NamedTuple):
+    """What a process of its own, with TensorFlow, found out before it ended or failed."""
+
+    tensorflow: Mapping | None  # version, gpus (name and capability), precision, auto
+    training: Mapping | None  # step_s, learner_bytes, checkpoint_bytes
+    error: str  # the last line that it wrote, where it failed
+
+
+class Frames(NamedTuple):
+    """How an environment's worker fared."""
+
+    backend: str  # as MUJOCO_GL has it
+    renderer: str  # as OpenGL calls itself, "" where nothing is rendered
+    worker_bytes: float
+    milliseconds: float  # an agent step
+    error: str = ""
 
 
 def try_training(settings: list[str]) -> Probe:
@@ -46,9 +62,13 @@ def probe(settings: list[str]) -> None:
     config = load(*parse_flags(settings))
     import tensorflow as tf
 
+    from dreamer_bird.agent.agent import Agent
+    from dreamer_bird.agent.flops import flops_per_step
     from dreamer_bird.agent.precision import resolve_precision
+    from dreamer_bird.commands.updates import spec_of, time_updates
 
-    use_threads(config.threads, flops_per_step(config, spec_of(config)))
+    spec = spec_of(config)
+    use_threads(config.threads, flops_per_step(config, spec))
     devices = tf.config.list_physical_devices("GPU")
     details = map(tf.config.experimental.get_device_details, devices)
     gpus = [
@@ -58,13 +78,22 @@ def probe(settings: list[str]) -> None:
     auto, chosen = resolve_precision("auto"), resolve_precision(config.precision)
     seen = {"version": tf.__version__, "gpus": gpus, "precision": chosen, "auto": auto}
     print(json.dumps(seen), flush=True)
-    print(json.dumps(_train(config.replace(precision=chosen))), flush=True)
+    config = config.replace(precision=chosen)
+    _, seconds = islice(time_updates(config), 2)
+    taken = memory_taken()
+    # With an overlap a checkpoint holds a copy of the policy too.
+    agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
+    saved = [variable for agent in agents for variable in agent.named_variables().values()]
+    size = sum(each.shape.num_elements() * each.dtype.size for each in saved)
+    print(json.dumps({"step_s": seconds, "learner_bytes": taken, "checkpoint_bytes": size}))
 
 
 def try_environment(config: Config) -> Frames:
     """Play some agent steps in a worker, as training does."""
     make = environment(config.task, obs=config.obs, **config.env)
     try:
+        from dreamer_bird.envs.worker import EnvWorker
+
         with EnvWorker("doctor", partial(_telling, make), config.worker.timeout) as env:
             env.reset(0)
             action = env.spec.idle_action()
@@ -76,44 +105,29 @@ def try_environment(config: Config) -> Frames:
                     env.reset(0)
             milliseconds = 1000 * (time.perf_counter() - start) / STEPS
             return Frames(*env.render(), milliseconds)
-    except RunError as error:
+    except (ImportError, RunError) as error:
         return Frames("", "", 0, 0, _error_line(str(error)))
 
 
-class _Renderer(gymnasium.Wrapper):
-    """An environment whose `render` tells of its process instead of drawing an image."""
+def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
+    """Make an environment whose `render` tells of its process instead of drawing an image."""
+    import gymnasium
 
-    def render(self) -> tuple[str, str, float]:
-        """Return the OpenGL in use, how it calls itself, and the most memory taken, in bytes."""
-        backend, name = os.environ.get("MUJOCO_GL", ""), ""
-        if self.env.render_mode and backend in BACKENDS:
-            import mujoco
+    class Telling(gymnasium.Wrapper):
+        def render(self) -> tuple[str, str, float]:
+            """Return the OpenGL in use, how it calls itself, and the most memory, in bytes."""
+            backend, name = os.environ.get("MUJOCO_GL", ""), ""
+            if self.env.render_mode and backend in BACKENDS:
+                import mujoco
 
-            context = mujoco.GLContext(64, 64)
-            context.make_current()
-            from OpenGL import GL
+                context = mujoco.GLContext(64, 64)
+                context.make_current()
+                from OpenGL import GL
 
-            name = GL.glGetString(GL.GL_RENDERER).decode()
-        return backend, name, memory_taken()
+                name = GL.glGetString(GL.GL_RENDERER).decode()
+            return backend, name, memory_taken()
 
-
-def _telling(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    return _Renderer(make())
-
-
-def _train(config: Config) -> dict[str, float]:
-    from dreamer_bird.agent.agent import Agent
-
-    _, seconds = islice(time_updates(config), 2)
-    taken, spec = memory_taken(), spec_of(config)
-    # With an overlap a checkpoint holds a copy of the policy too.
-    agents = [Agent(config, spec), *([Agent(config, spec, learns=False)] * config.train.overlap)]
-    saved = [variable for agent in agents for variable in agent.named_variables().values()]
-    return {
-        "step_s": seconds,
-        "learner_bytes": taken,
-        "checkpoint_bytes": sum(v.shape.num_elements() * v.dtype.size for v in saved),
-    }
+    return Telling(make())
 
 
 def _error_line(text: str) -> str:

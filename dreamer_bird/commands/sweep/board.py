@@ -10,24 +10,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dreamer_bird.commands.sweep.plan import (
-    DONE,
-    FAILED,
-    RETRYING,
-    RUNNING,
-    STATES,
-    STOPPED,
-    WAITING,
-    Run,
-)
-from dreamer_bird.commands.sweep.progress import read_progress
+from dreamer_bird.commands.sweep.plan import STATES, Run
 from dreamer_bird.training.pace import clock
 
 REPORT = 60.0  # seconds between lines on all runs, where there is no table
 REFRESH = 2.0  # seconds between readings of the logs, for the table
 WIDTH = 100
-
-_STYLES = {DONE: "green", RETRYING: "yellow", FAILED: "red", STOPPED: "yellow", WAITING: "dim"}
 
 
 class Board:
@@ -36,7 +24,6 @@ class Board:
     def __init__(self, runs: Sequence[Run]):
         """Take all runs of the sweep, those that are done included."""
         self._runs = runs
-        self._progress = {run.name: read_progress(run.logdir) for run in runs}
         self._console = Console(highlight=False)
         if not self._console.is_terminal:
             self._console.width = WIDTH
@@ -54,7 +41,7 @@ class Board:
 
     def changed(self, run: Run) -> None:
         """Tell of a run's new state."""
-        self._progress[run.name] = read_progress(run.logdir)
+        run.read_log()
         self._say(f"{run.name}: {run.state}{f': {run.reason}' * bool(run.reason)}")
 
     def tick(self) -> None:
@@ -64,8 +51,8 @@ class Board:
             return
         self._shown = time.monotonic()
         for run in self._runs:
-            if run.state == RUNNING:
-                self._progress[run.name] = read_progress(run.logdir)
+            if run.state == "running":
+                run.read_log()
         if self._console.is_terminal:
             table = self._table(self._console.height - 6)
             self._live.update(Group(table, Text(self._totals())), refresh=True)
@@ -76,43 +63,36 @@ class Board:
         """Print the table with all runs, and why some failed."""
         self._console.print(self._table())
         for run in self._runs:
-            if run.state == FAILED:
+            if run.state == "failed":
                 self._say(f"{run.name} failed: {run.reason}")
         self._say(self._totals())
 
     def _table(self, room: int | None = None) -> Table:
         """Return a row for each run; of more than `room`, those that there is news of."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("run", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for name in ("step", "of", "fps", "return", "left"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("run", "state", "step", "of", "fps", "return", "left"):
+            justify = "left" if name in ("run", "state") else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
         runs = self._runs
         if room is not None and len(runs) > room:
-            runs = sorted(runs, key=lambda run: run.state in (DONE, WAITING))[: max(1, room)]
+            runs = sorted(runs, key=lambda run: run.state in ("done", "waiting"))[: max(1, room)]
         for run in runs:
-            table.add_row(*self._row(run))
+            left = None if run.state == "done" else run.seconds_left()
+            table.add_row(
+                run.name,
+                Text(run.state, STATES[run.state]),
+                *(f"{run.step:,}", f"{run.config.steps:,}"),
+                *(_number(run.fps), _number(run.last_return)),
+                "" if left is None else clock(left),
+            )
         return table
-
-    def _row(self, run: Run) -> list[str | Text]:
-        progress = self._progress[run.name]
-        left = None if run.state == DONE else progress.seconds_left(run.config.steps)
-        return [
-            run.name,
-            Text(run.state, _STYLES.get(run.state, "")),
-            f"{progress.step:,}",
-            f"{run.config.steps:,}",
-            _number(progress.fps),
-            _number(progress.last_return),
-            "" if left is None else clock(left),
-        ]
 
     def _totals(self) -> str:
         counts = Counter(run.state for run in self._runs)
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-        steps = sum(progress.step for progress in self._progress.values())
+        steps = sum(run.step for run in self._runs)
         total = sum(run.config.steps for run in self._runs)
-        speed = sum(self._progress[run.name].fps or 0 for run in self._runs if run.state == RUNNING)
+        speed = sum(run.fps or 0 for run in self._runs if run.state == "running")
         words = f"{len(self._runs)} run{'s' * (len(self._runs) != 1)}: {states}"
         words += f"; {steps:,} of {total:,} steps"
         return words + (f", {speed:.0f} a second" if speed else "")

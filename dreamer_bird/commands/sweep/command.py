@@ -3,23 +3,20 @@
 import argparse
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from dreamer_bird.commands.arguments import Parser, whole
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import ENDING, Launcher
 from dreamer_bird.commands.sweep.machines import (
-    Machine,
     at_once,
-    check_fits,
     connected,
     machines_of,
     share_of,
     this_machine,
 )
-from dreamer_bird.commands.sweep.plan import DONE, WAITING, Run, make_plan
-from dreamer_bird.commands.sweep.progress import forecast
+from dreamer_bird.commands.sweep.plan import forecast, make_plan
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.signals import stopping
@@ -32,41 +29,40 @@ def main(arguments: list[str]) -> int:
     flags, settings = _parse(arguments)
     logdir = flags.logdir.expanduser()
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
-    todo = [run for run in runs if run.state == WAITING]
-    this = this_machine()
-    share = share_of(
-        [this], len(todo), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+    todo = [run for run in runs if run.state == "waiting"]
+    this, board = this_machine(), Board(runs)
+    share_in = partial(
+        share_of,
+        runs=len(todo),
+        devices=runs[0].config.devices,
+        cpus=flags.cpus_per_run,
+        gpus=flags.gpus_per_run,
     )
-    if not flags.address:
-        check_fits(this, share)
-    board = Board(runs)
-    if flags.dry_run:
+    share = share_in([this])
+    if not flags.address and share.cpus > this.cpus:
+        raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
+    if not flags.address and share.gpus > this.gpus:
+        raise ConfigError(f"--gpus-per-run {share.gpus:g}: this machine has {this.gpus}")
+    if flags.dry_run or not todo:
         board.summarize()
+    if flags.dry_run:
         beside = None if flags.address else min(at_once([this], share), len(todo))
         if beside:
             print(f"at once: {beside}, each with {share}")
         print(*forecast(runs, beside), sep="\n")
         return 0
     if todo:
-        _train(todo, this, flags, board)
-    else:
-        board.summarize()
-    return int(any(run.state != DONE for run in runs))
-
-
-def _train(runs: Sequence[Run], this: Machine, flags: Namespace, board: Board) -> None:
-    if flags.address:
-        print(f"connecting to {flags.address}", flush=True)
-    # In this order: Ray sets a handler of SIGTERM of its own when it starts.
-    with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
-        machines = machines_of(ray) if flags.address else [this]
-        share = share_of(
-            machines, len(runs), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
-        )
-        if not at_once(machines, share):
-            warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
-        with board:
-            Launcher(ray, share, flags.retries, board).train(runs, check)
+        if flags.address:
+            print(f"connecting to {flags.address}", flush=True)
+        # In this order: Ray sets a handler of SIGTERM of its own when it starts.
+        with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
+            machines = machines_of(ray) if flags.address else [this]
+            share = share_in(machines)
+            if not at_once(machines, share):
+                warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
+            with board:
+                Launcher(ray, share, flags.retries, board).train(todo, check)
+    return int(any(run.state != "done" for run in runs))
 
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:

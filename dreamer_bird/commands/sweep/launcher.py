@@ -10,7 +10,7 @@ from types import ModuleType
 from dreamer_bird.commands.sweep import node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.machines import Share, one_line
-from dreamer_bird.commands.sweep.plan import DONE, FAILED, RETRYING, RUNNING, STOPPED, WAITING, Run
+from dreamer_bird.commands.sweep.plan import Run
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.signals import Stopped
 
@@ -29,8 +29,8 @@ class Launcher:
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
         self._task = ray.remote(**options)(node.train)
         self._pending: dict[object, Run] = {}
-        self._later: dict[str, tuple[float, Run]] = {}  # with the time from which each may go on
-        self._sizes: dict[str, int] = {}  # of logs before the task writes in them
+        self._later: dict[Run, float] = {}  # with the time from which each may go on
+        self._sizes: dict[Run, int] = {}  # of logs before the task writes in them
 
     def train(self, runs: Sequence[Run], check: Callable[[], None]) -> None:
         """Train runs until each is done or has failed, and set their states as they change.
@@ -42,10 +42,15 @@ class Launcher:
                 self._submit(run)
             while self._pending or self._later:
                 check()
-                self._resubmit()
+                for run in [run for run, due in self._later.items() if due <= time.monotonic()]:
+                    del self._later[run]
+                    self._submit(run)
                 for task in self._ended():
                     self._settle(task, self._pending.pop(task))
-                self._notice_starts()
+                # What no longer waits writes in its log.
+                for run in self._pending.values():
+                    if run.state in ("waiting", "retrying") and _size(run.log) > self._sizes[run]:
+                        self._change(run, "running")
                 self._board.tick()
         except Stopped:
             self._stop()
@@ -56,15 +61,9 @@ class Launcher:
 
     def _submit(self, run: Run) -> None:
         command = [Path(sys.argv[0]).name, *run.flags]
-        self._sizes[run.name] = _size(run.log)
+        self._sizes[run] = _size(run.log)
         task = self._task.remote(command, os.getcwd(), str(run.log), self._share)
         self._pending[task] = run
-
-    def _resubmit(self) -> None:
-        for name, (due, run) in list(self._later.items()):
-            if due <= time.monotonic():
-                del self._later[name]
-                self._submit(run)
 
     def _ended(self) -> list[object]:
         """Wait a moment; return the tasks that have ended."""
@@ -84,21 +83,15 @@ class Launcher:
         if status == BAD_SETTINGS:  # after a failure: the lost try still holds the logdir
             pause = ENDING
         if status == 0:
-            self._change(run, DONE)
+            self._change(run, "done")
         elif status in TOLD_TO_STOP:
-            self._change(run, STOPPED, reason)
+            self._change(run, "stopped", reason)
         elif (status == BAD_SETTINGS and not run.failures) or run.failures == self._retries:
-            self._change(run, FAILED, f"{reason}; see {run.log}")
+            self._change(run, "failed", f"{reason}; see {run.log}")
         else:
             run.failures += 1
-            self._change(run, RETRYING, f"{run.failures} of {self._retries}, {reason}")
-            self._later[run.name] = time.monotonic() + pause, run
-
-    def _notice_starts(self) -> None:
-        """See from the logs, which tasks write when they start, what no longer waits."""
-        for run in self._pending.values():
-            if run.state in (WAITING, RETRYING) and _size(run.log) > self._sizes[run.name]:
-                self._change(run, RUNNING)
+            self._change(run, "retrying", f"{run.failures} of {self._retries}, {reason}")
+            self._later[run] = time.monotonic() + pause
 
     def _stop(self) -> None:
         """Have all runs save and end, and wait until they have."""
@@ -106,9 +99,9 @@ class Launcher:
             self._ray.cancel(task)
         if tasks := list(self._pending):
             self._ray.wait(tasks, num_returns=len(tasks), timeout=ENDING)
-        for run in (*self._pending.values(), *(run for _, run in self._later.values())):
-            if run.state != WAITING:
-                self._change(run, DONE if run.is_complete() else STOPPED)
+        for run in (*self._pending.values(), *self._later):
+            if run.state != "waiting":
+                self._change(run, "done" if run.is_complete() else "stopped")
 
     def _change(self, run: Run, state: str, reason: str = "") -> None:
         run.state, run.reason = state, reason

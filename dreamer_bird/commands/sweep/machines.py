@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import NamedTuple
 
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.errors import RunError
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -80,14 +80,6 @@ def at_once(machines: Sequence[Machine], share: Share) -> int:
     return sum(map(min, zip(by_cpu, by_gpu, strict=True)))
 
 
-def check_fits(this: Machine, share: Share) -> None:
-    """Refuse, with ConfigError, a share that is more than this machine has."""
-    if share.cpus > this.cpus:
-        raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
-    if share.gpus > this.gpus:
-        raise ConfigError(f"--gpus-per-run {share.gpus:g}: this machine has {this.gpus}")
-
-
 @contextmanager
 def connected(address: str | None, this: Machine) -> Iterator[ModuleType]:
     """Start Ray on this machine, or connect to the cluster at an address; yield the module.
@@ -104,10 +96,7 @@ def connected(address: str | None, this: Machine) -> Iterator[ModuleType]:
         prefix="sweep-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
         try:
-            if address:
-                _connect(ray, address)
-            else:
-                _start(ray, this, folder)
+            _connect(ray, address, this, folder)
             yield ray
         finally:
             ray.shutdown()
@@ -125,28 +114,24 @@ def one_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _start(ray: ModuleType, this: Machine, folder: str) -> None:
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # or it would go into the home
-    has = {"num_cpus": this.cpus, "num_gpus": this.gpus, "object_store_memory": _OBJECT_STORE}
+def _connect(ray: ModuleType, address: str | None, this: Machine, folder: str) -> None:
+    if address:
+        options = {"address": address}
+    else:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # or it would go into the home
+        options = {"address": "local", "num_cpus": this.cpus, "num_gpus": this.gpus}
+        options |= {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+        options["_temp_dir"] = folder
     try:
-        _init(ray, "local", _temp_dir=folder, include_dashboard=False, **has)
-    except Exception as error:  # no room, no sockets: of many kinds
-        raise RunError(f"Ray cannot start here: {one_line(error)}") from None
-
-
-def _connect(ray: ModuleType, address: str) -> None:
-    try:
-        if address != "auto":  # or Ray would try for minutes where nothing answers
+        if address not in (None, "auto"):  # or Ray would try for minutes where nothing answers
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        _init(ray, address)
-    except Exception as error:  # a wrong port, another version of Ray or Python: of many kinds
+        with quietly():  # of each of many attempts to connect there is a line
+            ray.init(log_to_driver=False, logging_level="error", **options)
+    except Exception as error:  # no room, a wrong port, another version of Ray: of many kinds
+        if not address:
+            raise RunError(f"Ray cannot start here: {one_line(error)}") from None
         reason = (getattr(error, "strerror", None) or one_line(error)).rstrip(".")
         wary = address != "auto" and "Ray" in reason
         hint = "; if the cluster wants a token: RAY_AUTH_MODE=token" * wary
         raise RunError(f"--address {address}: {reason}{hint}") from None
-
-
-def _init(ray: ModuleType, address: str, **options: object) -> None:
-    with quietly():  # of each of many attempts to connect there is a line
-        ray.init(address=address, log_to_driver=False, logging_level="error", **options)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from dreamer_bird.commands.sweep.machines import Share
 from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python
@@ -23,18 +22,12 @@ LONGEST = 300  # characters of a reason
 CUDA_DEVICE = 0x323A  # EGL_CUDA_DEVICE_NV
 
 
-class Outcome(NamedTuple):
-    """How a run's process ended: its exit status, minus the number of a signal, and why."""
-
-    status: int
-    reason: str
-
-
-def train(command: list[str], folder: str, log: str, share: Share) -> Outcome:
+def train(command: list[str], folder: str, log: str, share: Share) -> tuple[int, str]:
     """Run a training command in `folder` until it ends; what it prints goes into `log`.
 
-    `command` is the name of the program and its flags. KeyboardInterrupt, by which Ray cancels
-    tasks, has SIGTERM sent to the run, whose end is awaited.
+    `command` is the name of the program and its flags. Returns the exit status, minus the number
+    of a signal, and the reason. KeyboardInterrupt, by which Ray cancels tasks, has SIGTERM sent to
+    the run, whose end is awaited.
     """
     # Ray's interrupt is lost where SIGINT is ignored, as scripts do to what is in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,7 +35,8 @@ def train(command: list[str], folder: str, log: str, share: Share) -> Outcome:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            file.write(_heading(command).encode())
+            when, host = time.strftime("%Y-%m-%d %H:%M:%S"), socket.gethostname()
+            file.write(f"--- {when} on {host}: {shlex.join(command)}\n".encode())
             file.flush()
             start = file.tell()
             process = subprocess.Popen(
@@ -54,28 +48,37 @@ def train(command: list[str], folder: str, log: str, share: Share) -> Outcome:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # or an interrupt typed at the terminal would reach it too
             )
-        status = _wait(process)
-        return Outcome(status, _reason(status, path, start))
+        try:
+            # An interrupt by Ray does not end a wait in the system, only what Python does after it.
+            while process.poll() is None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+        return process.returncode, _reason(process.returncode, path, start)
     except OSError as error:
-        return Outcome(1, f"{socket.gethostname()}: {error}")
+        return 1, f"{socket.gethostname()}: {error}"
 
 
 def environment(base: Mapping[str, str], share: Share) -> dict[str, str]:
     """Return the environment variables of a run: `base`, and those that keep it to its share."""
-    threads = {
-        f"{name}_THREADS": str(share.cpus)  # of TensorFlow, NumPy and the software renderer
-        for name in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM", "LP_NUM")
-    }
-    others = {"PYTHONUNBUFFERED": "1"}  # or the last line of the log would not be the error
-    if share.gpus:
-        # What TensorFlow does not use is left to the renderers, and to runs on the same GPU.
-        others["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-        others["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which Ray counts
-        others |= _rendering_device(base)
-    else:
-        others["CUDA_VISIBLE_DEVICES"] = "-1"
-    alone = {key: value for key, value in base.items() if key != "TF_CONFIG"}
-    return finding_package({**alone, **threads, **others})
+    variables = finding_package(base)
+    variables.pop("TF_CONFIG", None)  # it trains alone
+    variables["PYTHONUNBUFFERED"] = "1"  # or the last line of the log would not be the error
+    for name in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM", "LP_NUM"):
+        variables[f"{name}_THREADS"] = str(share.cpus)  # TensorFlow, NumPy, software renderer
+    if not share.gpus:
+        return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
+    # What TensorFlow does not use is left to the renderers, and to runs on the same GPU.
+    variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which Ray counts
+    # EGL's number of the GPU that Ray has assigned, asked for where all GPUs are visible.
+    others = dict(variables)
+    gpu = others.pop("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    code = f"from {__name__} import print_rendering_device as tell; tell({gpu!r})"
+    if number := run_python(code, variables=others).stdout.strip():
+        variables["MUJOCO_EGL_DEVICE_ID"] = number
+    return variables
 
 
 def main() -> int:
@@ -113,22 +116,6 @@ def _stop_at_the_end_of_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _heading(command: list[str]) -> str:
-    when, host = time.strftime("%Y-%m-%d %H:%M:%S"), socket.gethostname()
-    return f"--- {when} on {host}: {shlex.join(command)}\n"
-
-
-def _wait(process: subprocess.Popen) -> int:
-    try:
-        # An interrupt by Ray does not end a wait in the system, only what Python does after it.
-        while process.poll() is None:
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-    return process.returncode
-
-
 def _reason(status: int, log: Path, start: int) -> str:
     """Word why a run ended: the signal, or the last line that it wrote."""
     if status < 0:
@@ -138,17 +125,6 @@ def _reason(status: int, log: Path, start: int) -> str:
         lines = file.read().decode(errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
     return said[-1][:LONGEST] if said else "it said nothing"
-
-
-def _rendering_device(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that has MuJoCo render on the GPU that Ray has assigned."""
-    assigned = base.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    # In a process of its own, where all GPUs are visible: their numbers are Ray's there.
-    others = {key: value for key, value in base.items() if key != "CUDA_VISIBLE_DEVICES"}
-    others["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    code = f"from {__name__} import print_rendering_device as tell; tell({assigned!r})"
-    number = run_python(code, variables=others).stdout.strip()
-    return {"MUJOCO_EGL_DEVICE_ID": number} if number else {}
 
 
 if __name__ == "__main__":
