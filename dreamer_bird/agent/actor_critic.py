@@ -17,16 +17,16 @@ from dreamer_bird.envs.spaces import Spec
 class Rollouts(NamedTuple):
     """N imagined rollouts of H steps."""
 
-    start: tf.Tensor  # discount of the real state s_0, 0 where its episode had ended, [N]
+    start_discount: tf.Tensor  # of the real states s_0, 0 where they are terminal, [N]
     states: State  # s_1..s_H, [H, N, ...]
     entropies: dict[str, tf.Tensor]  # of the policy at s_0..s_{H-1}, `gaussian` and `tanh`, [H, N]
 
 
 class ActorCritic(tf.Module):
-    """The policy and the value of what it will gain."""
+    """Actor (the policy) and critic (the value of its future rewards)."""
 
     def __init__(self, config: Config, spec: Spec, dtype: tf.DType):
-        """Take the settings, and what actions are."""
+        """Take the settings, the action space, and the compute dtype."""
         super().__init__("actor_critic")
         self._config, self._discrete = config, spec.discrete
         actor, value = config.actor, config.value
@@ -54,9 +54,9 @@ class ActorCritic(tf.Module):
     def imagine(
         self, model: WorldModel, post: State, discount: tf.Tensor, seed: tf.Tensor
     ) -> Rollouts:
-        """Roll the policy out from posterior states `[B, L, ...]`, all or some drawn at random.
+        """Roll the policy out from posterior states `[B, T, ...]` with their discounts `[B, T]`.
 
-        `discount` `[B, L]` is that of those states.
+        From all of them, or from `imagine_starts` random ones of each sequence.
         """
         start = some_steps(
             {**post, "discount": discount}, self._config.objective.imagine_starts, seed
@@ -71,7 +71,7 @@ class ActorCritic(tf.Module):
         section = self._config.objective
         feat = model.rssm.get_feat(rollouts.states)
         imagined = Imagined(
-            start=rollouts.start,
+            start_discount=rollouts.start_discount,
             reward=model.reward(feat).mode(),
             value=self.value(feat).mode(),
             discount=model.discounts(feat),
@@ -88,7 +88,7 @@ class ActorCritic(tf.Module):
         return actor_loss, value_loss, _metrics(imagined, terms.weight, sampled_entropy)
 
     def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Add Gaussian noise, or replace one-hot actions by uniform ones with that probability."""
+        """Add Gaussian noise of std `expl_amount`; one-hot: be random with that probability."""
         amount = self._config.train.expl_amount
         if not self._discrete:
             noise = amount * normal_noise(tf.shape(action), seed)
@@ -104,14 +104,14 @@ def merge_time(x: tf.Tensor) -> tf.Tensor:
 
 
 def _metrics(imagined: Imagined, weight: tf.Tensor, sampled_entropy: tf.Tensor) -> Metrics:
-    share = imagined.share
-    weights = whole_batch(weight * tf.ones_like(share))
-    mean, variance = tf.nn.weighted_moments(weights, 0, whole_batch(share))
+    start_weight = imagined.start_weight
+    weights = whole_batch(weight * tf.ones_like(start_weight))
+    mean, variance = tf.nn.weighted_moments(weights, 0, whole_batch(start_weight))
     return {
-        "action_ent": tf.reduce_mean(share * sampled_entropy[0]),
-        "policy_entropy": tf.reduce_mean(share * imagined.entropy[0]),
-        "imagined_reward": tf.reduce_mean(share * imagined.reward),
-        "imagined_value": tf.reduce_mean(share * imagined.value),
+        "action_ent": tf.reduce_mean(start_weight * sampled_entropy[0]),
+        "policy_entropy": tf.reduce_mean(start_weight * imagined.entropy[0]),
+        "imagined_reward": tf.reduce_mean(start_weight * imagined.reward),
+        "imagined_value": tf.reduce_mean(start_weight * imagined.value),
         "confidence_mean": mean,
         "confidence_std": tf.sqrt(variance),
         "confidence_min": tf.reduce_min(weights),

@@ -25,8 +25,8 @@ class Agent(tf.Module):
     def __init__(self, config: Config, spec: Spec, learns: bool = True):
         """Build all networks, with weights that depend on `config.seed` alone.
 
-        Inside the scope of a strategy of `tf.distribute` its replicas share every update. One that
-        only acts has no optimizers.
+        Built in the scope of a `tf.distribute` strategy, its replicas share every update. Without
+        `learns` it only acts, and has no optimizers.
         """
         super().__init__("agent")
         self._config, self._spec = config, spec
@@ -95,10 +95,11 @@ class Agent(tf.Module):
         Args:
             batch: `image` `[B, T, H, W, 3]` uint8 or `state` `[B, T, S]` or both, `action`
                 `[B, T, A]`, `reward` and `discount` `[B, T]`; `action[:, t]` led to the
-                observation at `t`, and `reward[:, t]` came with it.
+                observation at `t`, and `reward[:, t]` came with it. Where sequences run from one
+                episode into the next, `first`, bool `[B, T]`, marks its first step.
             seed: of all samples, `[2]`.
         """
-        if not self._actor_learns:  # a device is asked until then, and never again
+        if not self._actor_learns:  # no longer, as reading the counter waits for the device
             starts = self._config.actor.learning_starts
             self._actor_learns = bool(self.optimizers["value"].count.numpy() >= starts)
         return self._train_step(batch, seed, self._actor_learns)
@@ -118,7 +119,7 @@ class Agent(tf.Module):
             rollouts = self.actor_critic.imagine(
                 self.world_model, post, batch["discount"], imagine_seed
             )
-            # Inside, so that the value's gradient does not go back through the rollout.
+            # Opened after the rollout: the value's gradient does not pass through it.
             with tf.GradientTape() as value_tape:
                 actor_loss, value_loss, actor_critic_metrics = self.actor_critic.losses(
                     self.world_model, rollouts
@@ -155,7 +156,7 @@ class Agent(tf.Module):
         return self.world_model.model_error(preprocess(batch), seed)
 
     def named_variables(self) -> dict[str, tf.Variable]:
-        """Return everything that a checkpoint holds, by names such as `encoder/h1/kernel`."""
+        """Return weights and optimizer slots by names such as `encoder/h1/kernel`."""
         networks = [*self.world_model.networks, self.actor_critic.actor, self.actor_critic.value]
         weights = {
             f"{network.name}/{variable.name.removesuffix(':0')}": variable
@@ -175,7 +176,7 @@ class Agent(tf.Module):
 
         Raises CheckpointError that names the first array that is missing, foreign or of other size.
         """
-        self._actor_learns = False  # as far as the weights that were there before tell
+        self._actor_learns = False  # until the counter that is loaded here says so
         variables = self.named_variables()
         ours = {name: tuple(variable.shape) for name, variable in variables.items()}
         theirs = {name: array.shape for name, array in arrays.items()}

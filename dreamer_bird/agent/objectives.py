@@ -23,7 +23,7 @@ from dreamer_bird.agent.replicas import batch_mean
 class Imagined(NamedTuple):
     """What a batch of N imagined rollouts offers to the objectives, float32 and time-major."""
 
-    start: tf.Tensor  # real discount of s_0, 0 where its episode had ended, [N]
+    start_discount: tf.Tensor  # real discount of s_0, 0 where it is terminal, [N]
     reward: tf.Tensor  # r_1..r_H, [H, N]
     value: tf.Tensor  # v_1..v_H, [H, N]
     discount: tf.Tensor  # g_1..g_H, [H, N]
@@ -32,11 +32,13 @@ class Imagined(NamedTuple):
     gamma: float  # the discount of a state that is certainly not terminal
 
     @property
-    def share(self) -> tf.Tensor:
-        """How much each rollout counts in means over the batch, `[N]`: nothing follows a terminal
-        state, so one that starts there counts nothing, and the others average 1.
+    def start_weight(self) -> tf.Tensor:
+        """Weight of each rollout in means over the batch, `[N]`; their mean is 1.
+
+        Nothing follows a terminal state, so a rollout that starts there has weight 0.
         """
-        return self.start / tf.maximum(batch_mean(tf.reduce_mean(self.start)), 1e-8)
+        mean = batch_mean(tf.reduce_mean(self.start_discount))
+        return self.start_discount / tf.maximum(mean, 1e-8)
 
 
 class Terms(NamedTuple):
@@ -54,15 +56,16 @@ def dreamer(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
 
 def bird(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
     """Return rollouts weighted by confidence, and the policy entropy at real states (Eq. 8-10)."""
-    weight = confidence_weights(imagined.log_prob, imagined.share, confidence_clip)
-    bonus = alpha * tf.reduce_mean(imagined.share * imagined.entropy[0])
+    weight = confidence_weights(imagined.log_prob, imagined.start_weight, confidence_clip)
+    bonus = alpha * tf.reduce_mean(imagined.start_weight * imagined.entropy[0])
     return Terms(imagined.reward[:-1], weight, bonus)
 
 
 def soft_bird(imagined: Imagined, alpha: float, confidence_clip: float) -> Terms:
     """Return rewards with the policy entropy at imagined states added (Eq. 11, 12).
 
-    As far as they are not terminal: nobody acts in a state that ends the episode.
+    The entropy is scaled by the predicted probability that the state is not terminal: nobody acts
+    in a state that ends the episode.
     """
     alive = imagined.discount[:-1] / imagined.gamma
     soft_reward = imagined.reward[:-1] + alpha * alive * imagined.entropy[1:]
@@ -76,34 +79,35 @@ OBJECTIVES: dict[str, Callable[[Imagined, float, float], Terms]] = {
 }
 
 
-def confidence_weights(log_prob: tf.Tensor, share: tf.Tensor, clip: float) -> tf.Tensor:
-    """Return weights `[N]` around 1: the standardised log probability of each rollout, clipped.
+def confidence_weights(log_prob: tf.Tensor, start_weight: tf.Tensor, clip: float) -> tf.Tensor:
+    """Return w of Eq. 10, `[N]`: 1 plus the z-score of each rollout's log probability, clipped.
 
-    They weigh the gradient of Eq. 10 and are never differentiated themselves. Mean and deviation
-    are over the rollouts that count, by their `share` `[N]`; the others have weight 1.
+    The range is [1 - clip, 1 + clip]. The z-score is of the rollouts that count, weighed by their
+    `start_weight` `[N]`; the others have w = 1. No gradient flows through w.
     """
     confidence = tf.stop_gradient(tf.reduce_sum(log_prob, 0))
-    centred = confidence - batch_mean(tf.reduce_mean(share * confidence))
-    # Again: the first mean rounds, and may do so by more than 1e-4.
-    centred -= batch_mean(tf.reduce_mean(share * centred))
+    centred = confidence - batch_mean(tf.reduce_mean(start_weight * confidence))
+    # Centre twice: float32 rounding of the first mean can exceed 1e-4, the least scale below.
+    centred -= batch_mean(tf.reduce_mean(start_weight * centred))
     # A batch whose rollouts are all equally likely gets weight 1, not a division by zero.
-    scale = tf.math.rsqrt(batch_mean(tf.reduce_mean(share * tf.square(centred))) + 1e-8)
+    scale = tf.math.rsqrt(batch_mean(tf.reduce_mean(start_weight * tf.square(centred))) + 1e-8)
     weights = tf.clip_by_value(1 + centred * scale, 1 - clip, 1 + clip)
-    return tf.where(share > 0, weights, 1.0)
+    return tf.where(start_weight > 0, weights, 1.0)
 
 
 def actor_value_losses(
     imagined: Imagined, terms: Terms, lambda_: float, weight_value_loss: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the losses of actor and value, both scalars.
+    """Return the losses of actor (Eq. 10) and value, both scalars.
 
-    actor_loss = -mean(w * d * V) - bonus  and  value_loss = -mean(u * d * log N(V; v, 1)), where
-    d is the discount from the start state on, the start's own included.
+    actor_loss = -mean(w * d * V) - bonus  and  value_loss = -mean(u * d * log N(V; v, 1)), with
+    w the weight of a rollout, d its start weight times the discounts since the start, and u = w
+    if `weight_value_loss`, else 1.
     """
     discount = imagined.discount[:-1]
     returns = lambda_return(terms.reward, imagined.value, discount, lambda_)
     # The policy must not learn to end episodes earlier or later to change these weights.
-    decay = imagined.share * tf.stop_gradient(discount_weights(discount))
+    decay = imagined.start_weight * tf.stop_gradient(discount_weights(discount))
     actor_loss = -tf.reduce_mean(terms.weight * decay * returns) - terms.bonus
     # The value moves towards the return, not the return towards the value.
     error = imagined.value[:-1] - tf.stop_gradient(returns)

@@ -31,7 +31,7 @@ class WorldModel(tf.Module):
             settings: the section `model` of configs.yaml.
             gamma: the discount of a state that is not terminal, of all without a discount head.
             spec: what the environment observes, and its actions.
-            dtype: in which products and convolutions are computed.
+            dtype: of matrix products and convolutions.
         """
         super().__init__("world_model")
         self._settings, self.gamma = settings, gamma
@@ -52,7 +52,7 @@ class WorldModel(tf.Module):
 
     @property
     def networks(self) -> list[tf.Module]:
-        """All networks, whose names and those of their variables name the weights."""
+        """All networks; their names prefix the checkpoint's variable names."""
         heads = [self.reward, *([self.discount] if self.discount else [])]
         return [*self.encoders.values(), self.rssm, *self.decoders.values(), *heads]
 
@@ -68,8 +68,8 @@ class WorldModel(tf.Module):
     def loss(self, batch: Batch, seed: tf.Tensor) -> tuple[tf.Tensor, State, Metrics]:
         """Return the loss, the posterior states `[B, T, ...]` and metrics (Eq. 2, 9).
 
-        With `decode_steps`, observations are decoded at so many steps of each sequence, drawn at
-        random: an unbiased estimate of their loss.
+        With `decode_steps`, only so many random steps of each sequence are decoded: an unbiased
+        estimate of the loss.
         """
         settings = self._settings
         embed, first = self.embed(batch), batch.get("first")
@@ -201,8 +201,9 @@ class WorldModel(tf.Module):
 
 
 def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
-    """Return `count` steps of each sequence, `[B, T, ...] -> [B, count, ...]`, drawn at random
-    without replacement, the same of all tensors; all steps in their order if None.
+    """Return `count` random steps of each sequence, `[B, T, ...] -> [B, count, ...]`.
+
+    Without replacement, and the same steps in every tensor. With None, all steps in their order.
     """
     if count is None:
         return sequences

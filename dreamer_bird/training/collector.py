@@ -1,4 +1,4 @@
-"""Episodes of a run: by whom they are played, and what if an environment or an action fails."""
+"""Plays a run's episodes, and plays them again after failures."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,12 +20,13 @@ from dreamer_bird.utils.timer import Stopwatch
 
 
 class Collector:
-    """Plays whole episodes, each a function of weights, seed, number and attempt.
+    """Plays whole episodes, each a function of weights, seed, numbers and attempt.
 
     A failure that state and action decide would come again, in this run and whenever it is resumed:
     another attempt at the episode draws other random numbers, in the environment and here.
     """
 
+    # What `OverlappingCollector` changes: here no copy acts, and nothing is played ahead.
     copied_for: int | None = None  # the first episode that a copy of the policy plays, if any
 
     def __init__(
@@ -39,7 +40,7 @@ class Collector:
         """Take who acts and where; `check` is called before each step, and may raise Stopped."""
         self._config, self._agent, self._envs = config, agent, envs
         self._check, self.watch = check, watch
-        self.watch_ahead = Stopwatch()  # of the last episodes that were played ahead
+        self.watch_ahead = Stopwatch()  # times of the last episodes that were played ahead
         self._bad_actions = Streak("actions", config.train.max_skipped)
         self._attempt = 0  # at the episode under way; failed ones came before
         self.nonfinite_actions = 0  # since they were last logged
@@ -79,12 +80,12 @@ class Collector:
     def play(
         self, act: Act, purpose: str, numbers: Sequence[int], frames: bool = False
     ) -> list[Arrays]:
-        """Return what `collect_episodes` does, from the start again if workers may be restarted.
+        """Return the episodes with these numbers, played by `act`; try again after failures.
 
-        The environments' seeds are those for a purpose, of the episodes with these numbers. They
-        are the same episodes again after a worker was killed, and others where that will not help.
+        Up to `worker.restarts` times: with the same seeds if a worker was killed, with new ones if
+        an environment raised an error.
         """
-        *before, _ = self.to_save()
+        bad_actions, nonfinite, _ = self.to_save()
         envs, seed = self._envs[: len(numbers)], self._config.seed
         for restarts_left in reversed(range(self._config.worker.restarts + 1)):
             starts = [seeds.integer(seed, purpose, number, self._attempt) for number in numbers]
@@ -93,11 +94,12 @@ class Collector:
                 self._attempt = 0
                 return episodes
             except RunError as error:
-                self.restore([*before, self._attempt])
-                self._check()  # a signal to the whole group may have ended a worker as it started
+                self.restore([bad_actions, nonfinite, self._attempt])
+                self._check()  # a signal to the process group may have killed the worker: then stop
                 if not isinstance(error, WorkerError):
                     raise
-                self._attempt += isinstance(error, EnvError) or not restarts_left
+                if isinstance(error, EnvError) or not restarts_left:
+                    self._attempt += 1
                 if not restarts_left:
                     raise
                 lines = str(error).splitlines()  # of a traceback the last one says what it was

@@ -25,8 +25,8 @@ class AbandonedError(RunError):
 class OverlappingCollector(Collector):
     """Plays with a copy of the policy, while the policy itself learns.
 
-    All episodes until the next block of updates are of the copy, made when the block before them
-    began; the first (in each environment) is played in a thread meanwhile.
+    The copy is made when updates become due, and plays all episodes until they are due again; the
+    first (in each environment) is played in a thread beside the updates.
     """
 
     def __init__(self, config: Config, agent: Agent, envs: Sequence[EnvWorker], *others: Any):

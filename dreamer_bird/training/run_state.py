@@ -1,6 +1,6 @@
 """What makes a run: its parts and counters, built anew or as its last checkpoint holds them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ class ResumableRun:
         self.next_eval, self.next_save = 0, config.train.save_every
         self.evaluated_step = self.saved_step = 0
         self.bad_updates = Streak("updates", config.train.max_skipped)
-        self.history: list[dict[str, float]] = []  # metrics of the block of updates under way
+        self.history: list[Mapping] = []  # metrics of the updates of the unfinished block
         self.watch = Stopwatch()
         self.replay = self._empty_replay()
         self.agent = team.build_agent(config, self.spec)
@@ -70,12 +70,12 @@ class ResumableRun:
         self.reporter = Reporter(self.logger, config, self.step)
         self._introduce()
         if metrics_size is None:
-            self.write_checkpoint()  # to which whatever is logged from now on belongs
+            self.write_checkpoint()  # from which later lines of the log are counted
 
     def write_checkpoint(self) -> None:
-        """Write weights, optimizers, counters, and what of the logs belongs to them.
+        """Write weights, optimizers, counters, and how much of the logs belongs to them.
 
-        What is due stays due: a run stopped among its last updates saves them when it goes on.
+        `next_eval` and `next_save` stay: what is due is due when the run is resumed.
         """
         folder = self.logdir / "checkpoints"
         with self.watch("log"):
@@ -95,7 +95,7 @@ class ResumableRun:
             self.replay.remove_files(but=checkpoint.named_episodes(folder))
 
     def history_columns(self) -> Arrays:
-        """Return each metric `[N]` of the N updates that were made of the block under way."""
+        """Return the metrics of the unfinished block of updates, `[N]` each."""
         keys = self.history[0] if self.history else {}
         return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
 
@@ -117,7 +117,7 @@ class ResumableRun:
         self.collector.restore(header["collector"])
         self.collector.restore_copy(copied, header["copied"])
         self.diagnostics.collector.restore(header["evaluator"])
-        train = self.config.train  # in which evaluations and checkpoints may be due earlier now
+        train = self.config.train  # which may ask for evaluations and checkpoints earlier now
         self.next_eval = min(self.next_eval, next_multiple(self.step, train.eval_every))
         self.next_save = min(self.next_save, next_multiple(self.step, train.save_every))
         self.replay.load(header["replay"])
@@ -153,6 +153,6 @@ def next_multiple(step: int, every: int) -> int:
 
 
 def _pop_all(arrays: Arrays, prefix: str) -> Arrays:
-    """Take out the arrays whose names begin so, and return them under the rest of their names."""
+    """Remove the arrays whose names start with `prefix`; return them without it."""
     names = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays.pop(name) for name in names}

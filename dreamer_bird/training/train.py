@@ -22,7 +22,7 @@ from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.signals import Stopped, stopping
 from dreamer_bird.utils.tensorflow import use_threads
 
-FOLLOWERS_GRACE = 3600.0  # seconds; a host that only computes has nothing to save, and waits
+FOLLOWERS_GRACE = 3600.0  # seconds; followers save nothing, and wait until the chief has saved
 
 
 def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: EnvWorker) -> None:
@@ -51,7 +51,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         stack.callback(run.collector.close)
         try:
             learn(run)
-        except (Stopped, LostHostError, WorkerError):  # which attempts have failed is kept too
+        except (Stopped, LostHostError, WorkerError):  # the number of failed attempts is saved too
             run.write_checkpoint()
             team.shutdown(STOPPED)
             raise
@@ -62,7 +62,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
 def learn(run: "Run") -> None:
     """Algorithm 1. Each line asks the counters, so that a resumed run goes on where it stopped."""
     while True:
-        while run.updates_due:  # none after the first episodes, of random actions
+        while run.updates_due:  # none while actions are random
             run.update()
         if run.evaluation_due:
             run.evaluate()
@@ -76,8 +76,8 @@ def learn(run: "Run") -> None:
 class Run(ResumableRun):
     """One run: the stages of Algorithm 1, and when each of them is due.
 
-    A stage changes the counters when it is complete, so that a run may stop within any of them;
-    updates alone are kept one by one.
+    A stage changes the counters when it is complete (updates one by one), so that a run may stop
+    anywhere.
     """
 
     @property
@@ -87,7 +87,7 @@ class Run(ResumableRun):
 
     @property
     def finished(self) -> bool:
-        """Whether all episodes were played."""
+        """Whether `steps` is reached."""
         return self.step >= self.config.steps
 
     @property
@@ -100,18 +100,18 @@ class Run(ResumableRun):
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether so many steps were trained since the last evaluation, or the run ends."""
+        """Whether a multiple of `train.eval_every` was passed, or the run ends."""
         last = self.finished and self.step > self.evaluated_step
         return not self.prefilling and (self.step >= self.next_eval or last)
 
     @property
     def save_due(self) -> bool:
-        """Whether so many steps were played since the last checkpoint, or the run ends."""
+        """Whether a multiple of `train.save_every` was passed, or the run ends."""
         last = self.finished and self.step > self.saved_step
         return self.step >= self.next_save or last
 
     def collect(self) -> None:
-        """Add to the replay an episode of each training environment, of random actions at first."""
+        """Add an episode of each training environment to the replay, at first of random actions."""
         random = self.prefilling
         collect = self.collector.collect_random if random else self.collector.collect
         for episode in collect(self.episodes, self._due_episodes()):
@@ -153,7 +153,7 @@ class Run(ResumableRun):
     def update(self) -> None:
         """Train for a block of updates, and log their means."""
         self.collector.play_ahead(self.episodes, self._due_episodes())
-        self._train()
+        self._run_updates()
         with self.watch("train"):
             history = self.history_columns()
         self.history = []
@@ -162,7 +162,7 @@ class Run(ResumableRun):
             metrics = {key: column[number] for key, column in history.items()}
             self.bad_updates.count(culprit(metrics) if skipped else None)
 
-    def _train(self) -> None:
+    def _run_updates(self) -> None:
         """Make the updates of a block that are missing."""
         end = self.updates + self.config.train.updates - len(self.history)
         with closing(prefetched(self._draw, range(self.updates, end))) as batches:

@@ -24,7 +24,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 @pytest.fixture
 def imagined():
     return Imagined(
-        start=tf.ones([2]),
+        start_discount=tf.ones([2]),
         reward=tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
         value=tf.constant([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]),
         discount=tf.fill([3, 2], 0.5),
@@ -146,7 +146,7 @@ def test_value_loss_does_not_move_its_target(imagined):
 
 def test_terminal_starts_by_hand(imagined):
     """The second rollout starts from a terminal state: all losses are those of the first alone."""
-    imagined = imagined._replace(start=tf.constant([1.0, 0.0]))
+    imagined = imagined._replace(start_discount=tf.constant([1.0, 0.0]))
     actor_loss, value_loss = losses(imagined, dreamer)
     assert float(actor_loss) == pytest.approx(-(15.5 + 14) / 2)
     assert float(value_loss) == pytest.approx((15.125 + 1) / 2 + 0.75 * HALF_LOG_2PI)
