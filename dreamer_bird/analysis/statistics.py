@@ -72,12 +72,12 @@ def aggregate(
     Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
     are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin); sorted
     by task, method and step. Without a key the returns are
-    taken (`Log.returns`); without a width `bin_width` chooses one for each task. LogError names a
+    taken (`Log.curve`); without a width `bin_width` chooses one for each task. LogError names a
     log that lacks the key: `logs.having` picks those that have it.
     """
     rows = []
     for task in sorted({log.task for log in logs}):
-        members = [(log.method, _curve(log, key)) for log in logs if log.task == task]
+        members = [(log.method, log.curve(key)) for log in logs if log.task == task]
         each = width or bin_width(curve for _, curve in members)
         for method, curve in members:
             bins = _bins(curve, each).rename(columns={"step": "at"}).rename_axis("step")
@@ -157,7 +157,7 @@ def _bins(curve: Curve, width: int) -> pd.DataFrame:
 
 def _intervals(logs: Sequence[Log], key: str | None) -> Iterator[pd.DataFrame]:
     for task in {log.task for log in logs}:
-        runs = [(log, _curve(log, key)) for log in logs if log.task == task]
+        runs = [(log, log.curve(key)) for log in logs if log.task == task]
         width = bin_width(curve for _, curve in runs)
         for method in {log.method for log, _ in runs}:
             curves = [binned(curve, width) for log, curve in runs if log.method == method]
@@ -173,7 +173,3 @@ def _bootstrap(values: np.ndarray) -> np.ndarray:
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     drawn = np.ma.masked_invalid(values)[:, draws]
     return np.nanpercentile(drawn.mean(axis=2).filled(np.nan), [2.5, 97.5], axis=1)
-
-
-def _curve(log: Log, key: str | None) -> Curve:
-    return log.curve(key) if key else log.returns()

@@ -79,7 +79,7 @@ def compare_logs(logs: Sequence[Log], question: Question) -> dict:
 def _task(logs: list[Log], question: Question) -> _Task:
     curves: dict[str, list[Curve]] = {}
     for log in logs:
-        curve = log.curve(question.key) if question.key else log.returns()
+        curve = log.curve(question.key)
         curves.setdefault(log.method, []).append(curve)
     if question.key is None and len({log.return_key for log in logs}) > 1:
         for log in logs:
@@ -98,7 +98,7 @@ def _task(logs: list[Log], question: Question) -> _Task:
 
 
 def _warn_of_short(logs: list[Log], key: str | None) -> None:
-    ends = {log.path: (log.curve(key) if key else log.returns()).step[-1] for log in logs}
+    ends = {log.path: log.curve(key).step[-1] for log in logs}
     last = max(ends.values())
     short = sorted((end, path) for path, end in ends.items() if 2 * end < last)
     if short:
