@@ -213,8 +213,14 @@ def _identity(file: Path, root: Path) -> tuple[str, str, str]:
     a task, the names from the given folder downwards are the method.
     """
     names = [*file.parent.parts[1:], *([] if file.name == FILE else [file.stem])]
-    index, match = _find(_TASK, names) or _find(_OTHER_TASK, names) or (0, None)
-    if match:
+    found = [
+        (index, match)
+        for pattern in (_OTHER_TASK, _TASK)
+        for index, name in enumerate(names)
+        if (match := pattern.search(name))
+    ]
+    if found:
+        index, match = found[-1]
         task = f"dmc_{match[1]}" if match.re is _TASK else match[0]
         holder = names[index][: match.start()] + "_" + names[index][match.end() :]
         left = [holder, *names[index + 1 :]]
@@ -226,12 +232,6 @@ def _identity(file: Path, root: Path) -> tuple[str, str, str]:
     seeds = [match[1] for name in left if (match := _SEED.search(name))]
     methods = [rest for name in left if (rest := _SEED.sub("", name))]
     return task, "/".join(methods) or above, seeds[-1] if seeds else "0"
-
-
-def _find(pattern: re.Pattern, names: list[str]) -> tuple[int, re.Match] | None:
-    """Return the last name that matches, as its index and match."""
-    found = [(index, match) for index, name in enumerate(names) if (match := pattern.search(name))]
-    return found[-1] if found else None
 
 
 def _warn_of_twins(logs: Iterable[Log]) -> None:
