@@ -21,22 +21,15 @@ class Video(NamedTuple):
     """A GIF as a data URI, and what it shows in words."""
 
     source: str
-    alt: str
     caption: str
-
-
-class Cell(NamedTuple):
-    """A value of a setting in words, and whether most runs have another one."""
-
-    text: str
-    rare: bool
 
 
 class Settings(NamedTuple):
     """The settings of all runs: rows of those that differ, and those that all share."""
 
     differing: list[str]
-    rows: list[tuple[str, list[Cell]]]  # name of the run, a cell for each differing setting
+    # Name of the run, and for each differing setting its value and whether most have another one.
+    rows: list[tuple[str, list[tuple[str, bool]]]]
     common: dict[str, str]
     without: int  # number of runs without saved settings
 
@@ -75,8 +68,7 @@ def _step(path: Path) -> int:
 def _video(log: Log, path: Path) -> Video:
     when = f"at step {style.step_label(_step(path))}" if _step(path) >= 0 else path.stem
     source = f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    caption = f"{run_title(log)}, {when}"
-    return Video(source, f"Animation of an episode: {caption}", caption)
+    return Video(source, f"{run_title(log)}, {when}")
 
 
 def settings_table(logs: Sequence[Log]) -> Settings:
@@ -86,13 +78,10 @@ def settings_table(logs: Sequence[Log]) -> Settings:
     values = {key: [_text(log.config, key) for log in runs] for key in keys}
     differing = [key for key in keys if len(set(values[key])) > 1]
     usual = {key: Counter(values[key]).most_common(1)[0][0] for key in differing}
-    rows = [
-        (
-            run_title(log),
-            [Cell(values[key][number], values[key][number] != usual[key]) for key in differing],
-        )
-        for number, log in enumerate(runs)
-    ]
+    rows = []
+    for number, log in enumerate(runs):
+        cells = [(values[key][number], values[key][number] != usual[key]) for key in differing]
+        rows.append((run_title(log), cells))
     common = {key: values[key][0] for key in keys if key not in differing}
     return Settings(differing, rows, common, len(logs) - len(runs))
 
