@@ -47,9 +47,9 @@ def find_videos(logs: Sequence[Log]) -> tuple[list[Video], list[str]]:
         if not files or log.path.name != FILE:  # another file's folder may be anything
             continue
         size = files[-1].stat().st_size
-        if size > LARGEST_VIDEO or total + size > ALL_VIDEOS:
-            limit = LARGEST_VIDEO if size > LARGEST_VIDEO else ALL_VIDEOS
-            reason = "a video" if size > LARGEST_VIDEO else "all together"
+        alone = size > LARGEST_VIDEO
+        if alone or total + size > ALL_VIDEOS:
+            limit, reason = (LARGEST_VIDEO, "a video") if alone else (ALL_VIDEOS, "all together")
             left_out.append(
                 f"{run_title(log)}: left out, {size / 2**20:.1f} MiB; "
                 f"at most {limit / 2**20:.0f} MiB for {reason} ({files[-1]})"

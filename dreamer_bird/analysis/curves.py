@@ -25,14 +25,6 @@ class Curve(NamedTuple):
     value: np.ndarray
 
 
-class Lines(NamedTuple):
-    """What a file held: its curves by key, its lines that are not blank, and those dropped."""
-
-    curves: dict[str, Curve]
-    total: int
-    dropped: int
-
-
 def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     """Sort points in the order written; the last of a step wins, what is not finite goes.
 
@@ -43,8 +35,10 @@ def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     return series.curve()
 
 
-def read_lines(path: Path) -> Lines:
+def read_lines(path: Path) -> tuple[dict[str, Curve], int, int]:
     """Read the numbers in a file of JSON objects, one a line, each with a `step`.
+
+    Returns the curves by key, the number of lines that are not blank, and of those dropped.
 
     `Infinity`, `NaN`, null and values that are no numbers are left out of the curves. A line that
     is no JSON object or has no `step` of at least 0 is dropped. Of a repeated step, as a restart
@@ -74,7 +68,7 @@ def read_lines(path: Path) -> Lines:
         total += len(objects) + broken
     curves = {key: points.curve() for key, points in series.items()}
     curves = {key: curve for key, curve in curves.items() if len(curve.step)}
-    return Lines(curves, total, total - used)
+    return curves, total, total - used
 
 
 class _Series:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def _read_file(file: Path, root: Path) -> list[Log]:
         with file.open("rb") as opened:
             scores = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
         resolved = file.resolve()
-        return list(_read_scores(resolved)) if scores else [_read_metrics(resolved, root)]
+        return _read_scores(resolved) if scores else [_read_metrics(resolved, root)]
     except (OSError, LogError) as error:
         raise LogError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -177,30 +177,29 @@ def _method(config: dict[str, object]) -> str | None:
     return f"{config['variant']} ({', '.join(others)})" if others else str(config["variant"])
 
 
-def _read_scores(file: Path) -> Iterator[Log]:
+def _read_scores(file: Path) -> list[Log]:
     try:
         entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read_bytes()))
     except orjson.JSONDecodeError as error:
         raise LogError(f"no JSON list of scores: {error}") from None
-    broken = 0
+    logs = []
     for index, entry in enumerate(entries):
         try:
-            steps, values = (np.array(entry[axis], float) for axis in ("xs", "ys"))
-            usable = (steps >= 0) & (steps < 2**53)
-            steps, values = steps[usable], values[usable]  # fails where they differ in length
-            task, method, seed = (str(entry[name]) for name in ("task", "method", "seed"))
+            points = np.array([entry["xs"], entry["ys"]], float)
+            steps, values = points[:, (points[0] >= 0) & (points[0] < 2**53)]
+            names = [str(entry[name]) for name in ("task", "method", "seed")]
         except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
-            steps = values = np.empty(0)
-        curve = make_curve(steps.astype(np.int64), values)
+            continue
+        curve = make_curve(np.floor(steps), values)
         if len(curve.step):
-            yield Log(task, method, seed, Path(f"{file}#{index}"), {RETURNS[0]: curve})
-        else:
-            broken += 1
-    if broken == len(entries):
+            logs.append(Log(*names, Path(f"{file}#{index}"), {RETURNS[0]: curve}))
+    broken = len(entries) - len(logs)
+    if not logs:
         raise LogError("no entry has task, method, seed, xs and ys")
     if broken:
         what = f"dropped {broken} of {len(entries)} entries without task, method, seed, xs and ys"
         warnings.warn(f"{file}: {what}", stacklevel=2)
+    return logs
 
 
 def _identity(file: Path, root: Path) -> tuple[str, str, str]:

@@ -102,10 +102,10 @@ def test_chunks_and_broken_lines_at_their_ends_change_nothing(tmp_path, monkeypa
     path = write_file(tmp_path, "\n".join(rows))
     for size in (1, 7, 64, 1000):
         monkeypatch.setattr(curves, "_CHUNK", size)
-        lines = read_lines(path)
-        assert (lines.total, lines.dropped) == (302, 1)
+        found, total, dropped = read_lines(path)
+        assert (total, dropped) == (302, 1)
         expected = [(step, step * 0.5) for step in range(300)]
-        assert points(lines.curves["a"]) == expected
+        assert points(found["a"]) == expected
 
 
 def test_a_long_curve_is_thinned_to_means_that_keep_its_sum(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_long_curve_is_thinned_to_means_that_keep_its_sum(tmp_path, monkeypatc
     rows = (
         f'{{"step": {10 * step}, "a": {value!r}}}\n' for step, value in enumerate(values.tolist())
     )
-    curve = read_lines(write_file(tmp_path, "".join(rows))).curves["a"]
+    curve = read_lines(write_file(tmp_path, "".join(rows)))[0]["a"]
     assert 16 <= len(curve.step) <= 64
     assert np.all(np.diff(curve.step) > 0)
     width = 256  # 10,000 steps in at most 64 bins of a power of two
