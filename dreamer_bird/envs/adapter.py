@@ -90,22 +90,20 @@ class Adapter(gymnasium.Env):
         Raises `RenderingError` where the environment or the machine cannot.
         """
         if self._image is None:
-            self._image = self._draw()
+            if self._image_path is None:
+                image = self._env.render()
+            else:
+                image = reduce(getitem, self._image_path, self._observed)
+            size = self._size, self._size
+            if image.shape[:2] != size:
+                whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+                image = np.asarray(whole.resize(size, Image.Resampling.BILINEAR))
+            self._image = np.array(np.broadcast_to(np.atleast_3d(image), (*size, 3)))
         return self._image
 
     def close(self) -> None:
         """Free what the environment holds."""
         self._env.close()
-
-    def _draw(self) -> np.ndarray:
-        if self._image_path is None:
-            image = self._env.render()
-        else:
-            image = reduce(getitem, self._image_path, self._observed)
-        if image.shape[:2] != (self._size, self._size):
-            whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-            image = np.asarray(whole.resize((self._size, self._size), Image.Resampling.BILINEAR))
-        return np.array(np.broadcast_to(np.atleast_3d(image), (self._size, self._size, 3)))
 
     def _observe(self) -> dict[str, np.ndarray]:
         self._image = None

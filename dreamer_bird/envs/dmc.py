@@ -71,10 +71,8 @@ class DeepMindControl(gymnasium.Env):
     def _make_camera(self) -> Camera:
         # In software a frame costs about 100 times its physics. A buffer of the image's size
         # instead of 640x480, and one camera instead of a new one per frame, give the same pixels
-        # sooner (pendulum 22 -> 17 ms, cheetah 31 -> 24 ms; best of 40 frames, 2 cores). Most of
-        # the rest is the shadow map of 2048x2048; without it they take 3 and 7 ms, but floors lose
-        # the light's bright spot as well (mean change from 0.5 of 255 on cartpole to 23 on
-        # reacher). The context that the camera creates reads these settings once.
+        # sooner (pendulum 22 -> 17 ms); without shadows they take 3 ms, but floors lose the
+        # light's bright spot. The context that the camera creates reads these settings once.
         physics = self._env.physics
         physics.model.vis.global_.offwidth = physics.model.vis.global_.offheight = self._size
         if not self._shadows:
