@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import getitem
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from dreamer_bird.envs.spaces import OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.utils.files import Arrays
 
 Path = tuple[str | int, ...]  # of a field in nested observations
 _FLAT = Box, Discrete, MultiBinary, MultiDiscrete
@@ -56,17 +56,13 @@ class Adapter(gymnasium.Env):
         self.observation_space = Dict(spaces)
         self._image: np.ndarray | None = None  # of the present state, once it is rendered
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Arrays, dict]:
         """Start an episode; given a seed, it depends on seed and actions alone."""
         super().reset(seed=seed)
         self._observed, info = self._env.reset(seed=seed, options=options)
         return self._observe(), info
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Arrays, float, bool, bool, dict]:
         """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
 
         `info["env_steps"]` counts the repetitions. Raises `ValueError` for an action that is not in
@@ -105,7 +101,7 @@ class Adapter(gymnasium.Env):
         """Free what the environment holds."""
         self._env.close()
 
-    def _observe(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> Arrays:
         self._image = None
         observation = {}
         if "image" in self._wanted:
