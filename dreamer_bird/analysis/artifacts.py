@@ -21,22 +21,15 @@ class Video(NamedTuple):
     """A GIF as a data URI, and what it shows in words."""
 
     source: str
-    alt: str
     caption: str
-
-
-class Cell(NamedTuple):
-    """A value of a setting in words, and whether most runs have another one."""
-
-    text: str
-    rare: bool
 
 
 class Settings(NamedTuple):
     """The settings of all runs: rows of those that differ, and those that all share."""
 
     differing: list[str]
-    rows: list[tuple[str, list[Cell]]]  # name of the run, a cell for each differing setting
+    # Name of the run, and for each differing setting its value and whether most have another one.
+    rows: list[tuple[str, list[tuple[str, bool]]]]
     common: dict[str, str]
     without: int  # number of runs without saved settings
 
@@ -54,9 +47,9 @@ def find_videos(logs: Sequence[Log]) -> tuple[list[Video], list[str]]:
         if not files or log.path.name != FILE:  # another file's folder may be anything
             continue
         size = files[-1].stat().st_size
-        if size > LARGEST_VIDEO or total + size > ALL_VIDEOS:
-            limit = LARGEST_VIDEO if size > LARGEST_VIDEO else ALL_VIDEOS
-            reason = "a video" if size > LARGEST_VIDEO else "all together"
+        alone = size > LARGEST_VIDEO
+        if alone or total + size > ALL_VIDEOS:
+            limit, reason = (LARGEST_VIDEO, "a video") if alone else (ALL_VIDEOS, "all together")
             left_out.append(
                 f"{run_title(log)}: left out, {size / 2**20:.1f} MiB; "
                 f"at most {limit / 2**20:.0f} MiB for {reason} ({files[-1]})"
@@ -75,8 +68,7 @@ def _step(path: Path) -> int:
 def _video(log: Log, path: Path) -> Video:
     when = f"at step {style.step_label(_step(path))}" if _step(path) >= 0 else path.stem
     source = f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    caption = f"{run_title(log)}, {when}"
-    return Video(source, f"Animation of an episode: {caption}", caption)
+    return Video(source, f"{run_title(log)}, {when}")
 
 
 def settings_table(logs: Sequence[Log]) -> Settings:
@@ -86,13 +78,10 @@ def settings_table(logs: Sequence[Log]) -> Settings:
     values = {key: [_text(log.config, key) for log in runs] for key in keys}
     differing = [key for key in keys if len(set(values[key])) > 1]
     usual = {key: Counter(values[key]).most_common(1)[0][0] for key in differing}
-    rows = [
-        (
-            run_title(log),
-            [Cell(values[key][number], values[key][number] != usual[key]) for key in differing],
-        )
-        for number, log in enumerate(runs)
-    ]
+    rows = []
+    for number, log in enumerate(runs):
+        cells = [(values[key][number], values[key][number] != usual[key]) for key in differing]
+        rows.append((run_title(log), cells))
     common = {key: values[key][0] for key in keys if key not in differing}
     return Settings(differing, rows, common, len(logs) - len(runs))
 

@@ -25,26 +25,20 @@ class Curve(NamedTuple):
     value: np.ndarray
 
 
-class Lines(NamedTuple):
-    """What a file held: its curves by key, its lines that are not blank, and those dropped."""
-
-    curves: dict[str, Curve]
-    total: int
-    dropped: int
-
-
 def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     """Sort points in the order written; the last of a step wins, what is not finite goes.
 
     Not finite is also what float32 could never hold, beyond 1e100.
     """
     series = _Series()
-    series.merge(np.stack([steps, values, np.ones(len(steps)), np.arange(len(steps))]))
+    series.add(steps, values, np.arange(len(steps)))
     return series.curve()
 
 
-def read_lines(path: Path) -> Lines:
+def read_lines(path: Path) -> tuple[dict[str, Curve], int, int]:
     """Read the numbers in a file of JSON objects, one a line, each with a `step`.
+
+    Returns the curves by key, the number of lines that are not blank, and of those dropped.
 
     `Infinity`, `NaN`, null and values that are no numbers are left out of the curves. A line that
     is no JSON object or has no `step` of at least 0 is dropped. Of a repeated step, as a restart
@@ -55,60 +49,26 @@ def read_lines(path: Path) -> Lines:
     repeated step adds to the mean of its bin instead of replacing the older value.
     """
     series: dict[str, _Series] = defaultdict(_Series)
-    waiting = _Table()
-    total = dropped = 0
+    total = used = 0
     for objects, broken in _chunks(path):
-        dropped += broken + waiting.add(objects, first=total)
+        groups = defaultdict(list)  # of lines with the same keys, which become arrays at once
+        for number, keys in enumerate(map(tuple, objects)):
+            groups[keys].append(number)
+        for keys, numbers in groups.items():
+            if "step" in keys:
+                table = _numbers([objects[number] for number in numbers])
+                steps, lines = table[keys.index("step")], np.add(numbers, total)
+                usable = (steps >= 0) & (steps < 2**53)
+                if not usable.all():
+                    table, steps, lines = table[:, usable], steps[usable], lines[usable]
+                steps, used = np.floor(steps), used + len(steps)
+                for key, values in zip(keys, table, strict=True):
+                    if key != "step":
+                        series[key].add(steps, values, lines)
         total += len(objects) + broken
-        if len(waiting) > LIMIT:
-            waiting.move_to(series)
-    waiting.move_to(series)
     curves = {key: points.curve() for key, points in series.items()}
-    return Lines({key: curve for key, curve in curves.items() if len(curve.step)}, total, dropped)
-
-
-class _Table:
-    """Lines that wait, as arrays [line number and K values, N], a list for each set of K keys."""
-
-    def __init__(self):
-        self._rows: dict[tuple[str, ...], list[np.ndarray]] = defaultdict(list)
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def add(self, objects: list[dict], first: int) -> int:
-        """Add lines, numbered from `first`; return how many lack a usable step."""
-        groups = defaultdict(list)
-        for index, keys in enumerate(map(tuple, objects)):
-            groups[keys].append(index)
-        dropped = 0
-        for keys, lines in groups.items():
-            if "step" not in keys:
-                dropped += len(lines)
-                continue
-            table = np.empty((1 + len(keys), len(lines)))
-            table[0] = np.add(lines, first)
-            table[1:] = _numbers([objects[index] for index in lines]).T
-            step = table[1 + keys.index("step")]
-            usable = (step >= 0) & (step < 2**53)
-            dropped += len(lines) - int(usable.sum())
-            self._rows[keys].append(table if usable.all() else table[:, usable])
-        self._length += len(objects)
-        return dropped
-
-    def move_to(self, series: dict[str, "_Series"]) -> None:
-        """Hand over all points [step, value, 1, line number; N] and be empty."""
-        points = defaultdict(list)
-        for keys, tables in self._rows.items():
-            table = np.concatenate(tables, axis=1)
-            for index, key in enumerate(keys, 1):
-                if key != "step":
-                    step = np.floor(table[1 + keys.index("step")])
-                    points[key].append([step, table[index], np.ones(len(step)), table[0]])
-        for key, groups in points.items():
-            series[key].merge(np.concatenate(groups, axis=1))
-        self.__init__()
+    curves = {key: curve for key, curve in curves.items() if len(curve.step)}
+    return curves, total, total - used
 
 
 class _Series:
@@ -116,46 +76,51 @@ class _Series:
 
     def __init__(self):
         self._shift = 0  # 2 ** shift environment steps share a mean
-        self._kept = np.empty((4, 0))  # step, value, number of points in the mean, line number
+        self._kept = np.empty((4, 0))  # step, value, line number, number of points in the mean
+        self._waiting: list[tuple[np.ndarray, ...]] = []
+        self._count = 0  # of points that wait
+
+    def add(self, steps: np.ndarray, values: np.ndarray, lines: np.ndarray) -> None:
+        """Add points [N] in any order."""
+        self._waiting.append((steps, values, lines))
+        self._count += len(steps)
+        if self._count > LIMIT:
+            self._merge()
 
     def curve(self) -> Curve:
+        if self._waiting:
+            self._merge()
         return Curve(self._kept[0].astype(np.int64), self._kept[1].copy())
 
-    def merge(self, points: np.ndarray) -> None:
-        """Add points [4, N], of later lines than all before."""
-        finite = np.abs(points[1]) < _LARGEST
-        points = points if finite.all() else points[:, finite]
+    def _merge(self) -> None:
+        step, value, line = map(np.concatenate, zip(*self._waiting, strict=True))
+        points = np.stack([step, value, line, np.ones(len(step))])[:, np.abs(value) < _LARGEST]
+        self._waiting, self._count = [], 0
         if not self._shift:
             points = _last_of_each_step(np.concatenate([self._kept, points], axis=1))
         else:
             points = np.concatenate([self._kept, _last_of_each_step(points)], axis=1)
-            points = points.take(np.argsort(points[0], kind="stable"), axis=1)
+            points = points[:, np.argsort(points[0], kind="stable")]
         bins = points[0].astype(np.int64) >> self._shift
-        while len(starts := _starts(bins)) > LIMIT:
+        while len(starts := np.flatnonzero(np.diff(bins, prepend=-1))) > LIMIT:
             bins >>= 1
             self._shift += 1
         self._kept = _means(points, starts) if self._shift else points
 
 
 def _last_of_each_step(points: np.ndarray) -> np.ndarray:
-    step, _, _, line = points
-    if (step[1:] > step[:-1]).all():  # as nearly always
+    if (np.diff(points[0]) > 0).all():  # as nearly always
         return points
-    points = points.take(np.lexsort((line, step)), axis=1)
-    return points.take(np.append(_starts(points[0])[1:], points.shape[1]) - 1, axis=1)
-
-
-def _starts(values: np.ndarray) -> np.ndarray:
-    """Return where runs of equal values begin."""
-    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+    points = points[:, np.lexsort((points[2], points[0]))]
+    return points[:, np.diff(points[0], append=np.inf) > 0]
 
 
 def _means(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    step, value, weight, line = points
+    step, value, line, weight = points
     weights = np.add.reduceat(weight, starts)
     steps = np.add.reduceat(step * weight, starts) / weights
     values = np.add.reduceat(value * weight, starts) / weights
-    return np.stack([np.floor(steps), values, weights, np.maximum.reduceat(line, starts)])
+    return np.stack([np.floor(steps), values, np.maximum.reduceat(line, starts), weights])
 
 
 def _chunks(path: Path) -> Iterator[tuple[list[dict], int]]:
@@ -183,8 +148,8 @@ def _parse(text: bytes) -> object:
 
 
 def _numbers(objects: list[dict]) -> np.ndarray:
-    """Return the values of objects with the same keys as an array [N, K], NaN for no number."""
+    """Return the values of objects with the same keys as an array [K, N], NaN for no number."""
     values = list(chain.from_iterable(map(dict.values, objects)))
     if not set(map(type, values)) <= {int, float, type(None)}:
         values = [value if type(value) in (int, float) else None for value in values]
-    return np.array(values, float).reshape(len(objects), len(objects[0]))
+    return np.array(values, float).reshape(len(objects), len(objects[0])).T.copy()

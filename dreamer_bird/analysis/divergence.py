@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,20 +19,11 @@ _STAYS = 0.9  # of the bins from there to the end, in which it must
 _BINS = 3  # at the end, at the least
 
 
-class Difference(NamedTuple):
-    """Two sides of one key: their means over the last quarter of the steps, and where they part."""
-
-    key: str
-    first: float
-    second: float
-    step: int | None  # environment steps; None where they never part for good
-
-
 def between_methods(logs: Sequence[Log], against: str | None) -> list[dict]:
     """Compare each method with `against`, or else two methods, or the two logs of one method.
 
-    The logs are of one task. Each of the list has the names `first` and `second` and `metrics`, a
-    list of the fields of `Difference`.
+    The logs are of one task. Each of the list has the names `first` and `second`, and `metrics` as
+    `differences` returns them.
     """
     sides: dict[str, list[Log]] = {}
     for log in logs:
@@ -46,18 +36,20 @@ def between_methods(logs: Sequence[Log], against: str | None) -> list[dict]:
         pairs = [tuple(sides)] if len(sides) == 2 else []
     found = []
     for first, second in pairs:
-        metrics = [item._asdict() for item in differences(sides[first], sides[second])]
-        found += [{"first": first, "second": second, "metrics": metrics}] if metrics else []
+        if metrics := differences(sides[first], sides[second]):
+            found.append({"first": first, "second": second, "metrics": metrics})
     return found
 
 
-def differences(first: Sequence[Log], second: Sequence[Log]) -> list[Difference]:
-    """Compare each training metric that all logs hold, sorted by key.
+def differences(first: Sequence[Log], second: Sequence[Log]) -> list[dict]:
+    """Compare each training metric that all logs hold, sorted by `key`.
 
-    Both sides are binned alike, and averaged over their seeds. They part at the first bin from
-    which on 9 of 10 bins (3 at the least) differ by more than 2 standard deviations, pooled, and by
-    more than a tenth of the distance between the 10th and 90th percentile of all their bins. The
-    standard deviation is that over the seeds, or for a single log that of its noise between bins.
+    `first` and `second` are the means over the last quarter of the steps; `step` is the environment
+    step at which they part, None where they never part for good. Both sides are binned alike, and
+    averaged over their seeds. They part at the first bin from which on 9 of 10 bins (3 at the
+    least) differ by more than 2 standard deviations, pooled, and by more than a tenth of the
+    distance between the 10th and 90th percentile of all their bins. The standard deviation is that
+    over the seeds, or for a single log that of its noise between bins.
     """
     logs = [*first, *second]
     keys = set.intersection(*(set(log.curves) for log in logs))
@@ -68,8 +60,9 @@ def differences(first: Sequence[Log], second: Sequence[Log]) -> list[Difference]
         table = pd.concat(sides, axis=1, keys=["a", "b"], join="inner")
         if len(table):
             late = table[table.index >= table.index[-1] - (table.index[-1] - table.index[0]) / 4]
-            ends = (float(late[side, "mean"].mean()) for side in "ab")
-            found.append(Difference(key, *ends, _parting(table)))
+            first_mean, second_mean = (float(late[side, "mean"].mean()) for side in "ab")
+            ends = {"first": first_mean, "second": second_mean}
+            found.append({"key": key, **ends, "step": _parting(table)})
     return found
 
 

@@ -2,9 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -41,8 +42,12 @@ class Log:
     curves: dict[str, Curve]
     config: dict[str, object] = field(default_factory=dict)  # under dotted names; {} without one
 
-    def curve(self, key: str) -> Curve:
-        """Return the curve of a key; LogError names the nearest keys where the log lacks it."""
+    def curve(self, key: str | None = None) -> Curve:
+        """Return the curve of a key, without one of the returns.
+
+        LogError names the nearest keys where the log lacks it.
+        """
+        key = key or self.return_key
         if key not in self.curves:
             raise LogError(f"{self.path} has no {key}: {nearest(key, self.curves)}")
         return self.curves[key]
@@ -51,10 +56,6 @@ class Log:
     def return_key(self) -> str:
         """The key of the returns: of evaluations, or where there are none, of training."""
         return next((key for key in RETURNS if key in self.curves), RETURNS[0])
-
-    def returns(self) -> Curve:
-        """Return the curve of returns; LogError where the log has none."""
-        return self.curve(self.return_key)
 
 
 def title(method: str) -> str:
@@ -75,21 +76,12 @@ def read_logs(paths: Iterable[str | Path]) -> list[Log]:
     Warns, in one line each, of lines dropped, of paths without a log, and of two logs that claim to
     be the same run; LogError where there is no log at all.
     """
-    logs, problems = {}, []
-    for word in map(str, paths):
-        name, path = _named(word)
-        try:
-            for log in _read(path):
-                named = replace(log, method=name) if name else log
-                logs.setdefault(log.path, named)
-        except LogError as error:
-            problems.append(str(error))
-    if not logs:
-        last = problems.pop() if problems else "no logs: name a logdir or a metrics.jsonl"
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
-    if not logs:
-        raise LogError(last)
+    found = _each(map(str, paths), _read_named)
+    if not found:
+        raise LogError("no logs: name a logdir or a metrics.jsonl")
+    logs = {}
+    for log in found:
+        logs.setdefault(log.path, log)
     _warn_of_twins(logs.values())
     return list(logs.values())
 
@@ -99,29 +91,35 @@ def having(logs: Iterable[Log], key: str | None = None) -> list[Log]:
 
     LogError where none does.
     """
-    logs, kept, problems = list(logs), [], []
-    for log in logs:
+    return _each(logs, lambda log: [log] if log.curve(key) else [])
+
+
+def _each(items: Iterable, read: Callable[[Any], Iterable[Log]]) -> list[Log]:
+    """Return what is read of all items; warn of each that is refused, or raise if all are."""
+    logs, problems = [], []
+    for item in items:
         try:
-            log.curve(key or log.return_key)
-            kept.append(log)
+            logs += read(item)
         except LogError as error:
             problems.append(str(error))
-    for problem in problems if kept else problems[:-1]:
+    fatal = problems.pop() if problems and not logs else None
+    for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    if not kept:
-        raise LogError(problems[-1])
-    return kept
+    if fatal:
+        raise LogError(fatal)
+    return logs
 
 
-def _named(word: str) -> tuple[str, Path]:
-    name, equals, path = word.partition("=")
-    if equals and name and path and not Path(word).exists():
-        return name, Path(path)
-    return "", Path(word)
+def _read_named(word: str) -> list[Log]:
+    """Read what `PATH` or `NAME=PATH` names."""
+    name, _, path = word.partition("=")
+    if name and path and not Path(word).exists():
+        return [replace(log, method=name) for log in _read(Path(path))]
+    return _read(Path(word))
 
 
-def _read(path: Path) -> Iterator[Log]:
-    """Yield the logs in a file, or in a folder and all below; LogError if there are none."""
+def _read(path: Path) -> list[Log]:
+    """Return the logs in a file, or in a folder and all below; LogError if there are none."""
     path = path.expanduser()
     if not path.exists():
         raise LogError(f"{path}: no such file or folder")
@@ -130,22 +128,17 @@ def _read(path: Path) -> Iterator[Log]:
         files = sorted(file for file in path.rglob(FILE) if file.parent.name != "damaged")
     if not files:
         raise LogError(f"{path}: no {FILE} in it or below")
-    problems = []
-    for file in files:
-        try:
-            yield from _read_file(file.resolve(), path.resolve())
-        except (OSError, LogError) as error:
-            problems.append(f"{file}: {getattr(error, 'strerror', None) or error}")
-    for problem in problems[: None if len(problems) < len(files) else -1]:
-        warnings.warn(problem, stacklevel=2)
-    if len(problems) == len(files):
-        raise LogError(problems[-1])
+    return _each(files, lambda file: _read_file(file, path.resolve()))
 
 
-def _read_file(file: Path, root: Path) -> Iterator[Log]:
-    with file.open("rb") as opened:
-        scores = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-    yield from _read_scores(file) if scores else [_read_metrics(file, root)]
+def _read_file(file: Path, root: Path) -> list[Log]:
+    try:
+        with file.open("rb") as opened:
+            scores = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        resolved = file.resolve()
+        return _read_scores(resolved) if scores else [_read_metrics(resolved, root)]
+    except (OSError, LogError) as error:
+        raise LogError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read_metrics(file: Path, root: Path) -> Log:
@@ -159,10 +152,9 @@ def _read_metrics(file: Path, root: Path) -> Log:
         raise LogError(f"none of its {total} lines is a JSON object with a step and a number")
     config = _read_config(file.with_name("config.yaml")) if file.name == FILE else {}
     saved = config.get("task"), _method(config), config.get("seed")
-    told = zip(saved, _identity(file, root), strict=True)
-    return Log(
-        *(str(guess if said is None else said) for said, guess in told), file, curves, config
-    )
+    guessed = _identity(file, root)
+    names = (str(b if a is None else a) for a, b in zip(saved, guessed, strict=True))
+    return Log(*names, file, curves, config)
 
 
 def _read_config(path: Path) -> dict[str, object]:
@@ -185,30 +177,29 @@ def _method(config: dict[str, object]) -> str | None:
     return f"{config['variant']} ({', '.join(others)})" if others else str(config["variant"])
 
 
-def _read_scores(file: Path) -> Iterator[Log]:
+def _read_scores(file: Path) -> list[Log]:
     try:
         entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read_bytes()))
     except orjson.JSONDecodeError as error:
         raise LogError(f"no JSON list of scores: {error}") from None
-    broken = 0
+    logs = []
     for index, entry in enumerate(entries):
         try:
-            steps, values = (np.array(entry[axis], float) for axis in ("xs", "ys"))
-            usable = (steps >= 0) & (steps < 2**53)
-            steps, values = steps[usable], values[usable]  # fails where they differ in length
-            task, method, seed = (str(entry[name]) for name in ("task", "method", "seed"))
+            points = np.array([entry["xs"], entry["ys"]], float)
+            steps, values = points[:, (points[0] >= 0) & (points[0] < 2**53)]
+            names = [str(entry[name]) for name in ("task", "method", "seed")]
         except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
-            steps = values = np.empty(0)
-        curve = make_curve(steps.astype(np.int64), values)
+            continue
+        curve = make_curve(np.floor(steps), values)
         if len(curve.step):
-            yield Log(task, method, seed, Path(f"{file}#{index}"), {RETURNS[0]: curve})
-        else:
-            broken += 1
-    if broken == len(entries):
+            logs.append(Log(*names, Path(f"{file}#{index}"), {RETURNS[0]: curve}))
+    broken = len(entries) - len(logs)
+    if not logs:
         raise LogError("no entry has task, method, seed, xs and ys")
     if broken:
         what = f"dropped {broken} of {len(entries)} entries without task, method, seed, xs and ys"
         warnings.warn(f"{file}: {what}", stacklevel=2)
+    return logs
 
 
 def _identity(file: Path, root: Path) -> tuple[str, str, str]:
@@ -221,8 +212,14 @@ def _identity(file: Path, root: Path) -> tuple[str, str, str]:
     a task, the names from the given folder downwards are the method.
     """
     names = [*file.parent.parts[1:], *([] if file.name == FILE else [file.stem])]
-    index, match = _find(_TASK, names) or _find(_OTHER_TASK, names) or (0, None)
-    if match:
+    found = [
+        (index, match)
+        for pattern in (_OTHER_TASK, _TASK)
+        for index, name in enumerate(names)
+        if (match := pattern.search(name))
+    ]
+    if found:
+        index, match = found[-1]
         task = f"dmc_{match[1]}" if match.re is _TASK else match[0]
         holder = names[index][: match.start()] + "_" + names[index][match.end() :]
         left = [holder, *names[index + 1 :]]
@@ -234,12 +231,6 @@ def _identity(file: Path, root: Path) -> tuple[str, str, str]:
     seeds = [match[1] for name in left if (match := _SEED.search(name))]
     methods = [rest for name in left if (rest := _SEED.sub("", name))]
     return task, "/".join(methods) or above, seeds[-1] if seeds else "0"
-
-
-def _find(pattern: re.Pattern, names: list[str]) -> tuple[int, re.Match] | None:
-    """Return the last name that matches, as its index and match."""
-    found = [(index, match) for index, name in enumerate(names) if (match := pattern.search(name))]
-    return found[-1] if found else None
 
 
 def _warn_of_twins(logs: Iterable[Log]) -> None:

@@ -1,6 +1,7 @@
 """One self-contained HTML page on any number of runs."""
 
-from collections.abc import Iterator, Sequence
+import html
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,15 +10,33 @@ import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dreamer_bird.analysis import panels, style
+from dreamer_bird.analysis import style
 from dreamer_bird.analysis.artifacts import find_videos, settings_table
 from dreamer_bird.analysis.baselines import published_curves, published_scores
 from dreamer_bird.analysis.logs import Log
 from dreamer_bird.analysis.statistics import aggregate, bands
 from dreamer_bird.analysis.summary import Question, compare_logs
-from dreamer_bird.analysis.tables import Part, comparison_parts
+from dreamer_bird.analysis.tables import comparison_parts
 
-CONFIDENCE = ("confidence_mean", "confidence_min", "confidence_max")
+_BAND = "2E"  # opacity of a shaded area, as the last two digits of a colour
+_CONFIDENCE = ("confidence_mean", "confidence_min", "confidence_max")
+
+
+class Switch(NamedTuple):
+    """Shows or hides a method, or a published result, in all panels of the page."""
+
+    group: str
+    label: str
+    look: style.Style
+    width: float  # pixels of its line; a published curve is an area
+
+
+class Panel(NamedTuple):
+    """A task's curves, as the traces that plotly.js draws."""
+
+    title: str
+    alt: str
+    traces: list[dict]
 
 
 class Section(NamedTuple):
@@ -26,7 +45,7 @@ class Section(NamedTuple):
     anchor: str
     title: str
     text: str
-    panels: list[panels.Panel]
+    panels: list[Panel]
     notes: list[str] = []  # noqa: RUF012
 
 
@@ -34,7 +53,9 @@ def render(logs: Sequence[Log], baselines: bool) -> str:
     """Return the page; with `baselines` published results are drawn behind the returns."""
     logs = sorted(logs, key=lambda log: (log.task, log.method, log.seed))
     looks = style.styles(log.method for log in logs)
-    sections = list(_sections(logs, looks, baselines))
+    tasks = sorted({log.task for log in logs})
+    runs = [log for log in logs if log.return_key in log.curves]
+    compared = compare_logs(runs, Question(baselines=baselines)) if runs else None
     videos, left_out = find_videos(logs)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -42,11 +63,11 @@ def render(logs: Sequence[Log], baselines: bool) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html.jinja").render(
-        title=f"Runs on {_some([style.task_title(name) for name in _tasks(logs)], 'tasks')}",
+        title=f"Runs on {_some(list(map(style.task_title, tasks)), 'tasks')}",
         summary=f"{len(logs)} runs of {_some(list(map(style.title, looks)), 'methods')}",
-        switches=list(_switches(logs, looks, baselines)),
-        sections=sections,
-        parts=_compared(logs, baselines),
+        switches=list(_switches(tasks, looks, baselines)),
+        sections=list(_sections(logs, looks, baselines)),
+        parts=list(comparison_parts(compared)) if compared else [],
         videos=videos,
         left_out=left_out,
         settings=settings_table(logs),
@@ -59,24 +80,21 @@ def _some(names: list[str], kind: str) -> str:
     return f"{len(names)} {kind}" if len(names) > 4 else ", ".join(names)
 
 
-def _tasks(logs: Sequence[Log]) -> list[str]:
-    return sorted({log.task for log in logs})
-
-
 def _switches(
-    logs: Sequence[Log], looks: dict[str, style.Style], baselines: bool
-) -> Iterator[panels.Switch]:
+    tasks: Sequence[str], looks: dict[str, style.Style], baselines: bool
+) -> Iterator[Switch]:
     for method, look in looks.items():
-        yield panels.Switch(panels.method_group(method), style.title(method), look, 2)
+        yield Switch(f"run {method}", style.title(method), look, 2)
+    published = {}
     if baselines:
-        scores = [score for task in _tasks(logs) for score in published_scores(task)]
-        for label, score in {style.score_label(score): score for score in scores}.items():
-            look = style.published_style(score.method)
-            yield panels.Switch(panels.published_group(label), label, look, 1.3)
-        curves = [curve for task in _tasks(logs) for curve in published_curves(task)]
-        for label in {style.curve_label(curve): None for curve in curves}:
-            look = style.PUBLISHED_CURVE
-            yield panels.Switch(panels.published_group(label), label, look, 9)
+        scores = [score for task in tasks for score in published_scores(task)]
+        curves = [curve for task in tasks for curve in published_curves(task)]
+        for score in scores:
+            published[style.score_label(score)] = style.published_style(score.method), 1.3
+        for curve in curves:
+            published[style.curve_label(curve)] = style.PUBLISHED_CURVE, 9
+    for label, (look, width) in published.items():
+        yield Switch(f"published {label}", label, look, width)
 
 
 def _sections(
@@ -90,7 +108,7 @@ def _sections(
             "Returns",
             f"{spread}. Of evaluation episodes, or of training where a log has no others.",
             list(_panels(bands(runs, None, "std"), looks, "return", baselines)),
-            _notes(_tasks(runs)) if baselines else [],
+            _notes(sorted({log.task for log in runs})) if baselines else [],
         )
     runs = [log for log in logs if "model_error" in log.curves]
     if runs:
@@ -100,7 +118,7 @@ def _sections(
             f"Distance of latent states predicted open-loop from those inferred. {spread}.",
             list(_panels(bands(runs, "model_error", "std"), looks, "model error")),
         )
-    runs = [log for log in logs if log.curves.keys() >= set(CONFIDENCE)]
+    runs = [log for log in logs if log.curves.keys() >= set(_CONFIDENCE)]
     if runs:
         yield Section(
             "confidence",
@@ -112,7 +130,7 @@ def _sections(
 
 
 def _confidence(logs: Sequence[Log]) -> pd.DataFrame:
-    mean, low, high = (aggregate(logs, key) for key in CONFIDENCE)
+    mean, low, high = (aggregate(logs, key) for key in _CONFIDENCE)
     ends = low.merge(high, on=["task", "method", "step"], suffixes=("_low", "_high"))
     table = mean.merge(ends, on=["task", "method", "step"])
     return table.assign(low=table["mean_low"], high=table["mean_high"])
@@ -120,38 +138,72 @@ def _confidence(logs: Sequence[Log]) -> pd.DataFrame:
 
 def _panels(
     table: pd.DataFrame, looks: dict[str, style.Style], what: str, baselines: bool = False
-) -> Iterator[panels.Panel]:
+) -> Iterator[Panel]:
     for task, rows in table.groupby("task"):
         steps = sorted(set(rows["at"].tolist()))
+        traces = list(_published_traces(task, steps)) if baselines else []
         methods = [method for method in looks if (rows["method"] == method).any()]
-        traces = []
-        if baselines:
-            traces += [panels.published_trace(curve, steps[-1]) for curve in published_curves(task)]
-            traces += panels.score_traces(published_scores(task), steps)
         for method in methods:
-            traces += panels.method_traces(rows, method, looks[method])
+            traces += _method_traces(rows[rows["method"] == method], method, looks[method])
         names = ", ".join(map(style.title, methods))
         alt = f"Curves of the {what} on {style.task_title(task)} against environment steps: {names}"
-        yield panels.Panel(style.task_title(task), alt, traces)
+        yield Panel(style.task_title(task), alt, traces)
 
 
-def _compared(logs: Sequence[Log], baselines: bool) -> list[Part]:
-    """Return what `compare` tells of the logs that have returns."""
-    runs = [log for log in logs if log.return_key in log.curves]
-    if not runs:
-        return []
-    return list(comparison_parts(compare_logs(runs, Question(baselines=baselines))))
+def _method_traces(rows: pd.DataFrame, method: str, look: style.Style) -> list[dict]:
+    """Return a method's shaded area and line on a task."""
+    line = {
+        "x": rows["at"].tolist(),
+        "y": rows["mean"].tolist(),
+        "customdata": rows[["std", "seeds"]].to_numpy().tolist(),
+        # plotly.js takes a few HTML tags in texts; a name that holds some is shown as it is.
+        "name": html.escape(style.title(method)),
+        "legendgroup": f"run {method}",
+        "mode": "lines" if len(rows) > 1 else "markers",
+        "line": {"color": look.colour, "dash": look.strokes, "width": 2},
+        "hovertemplate": "%{y:.4~g} ± %{customdata[0]:.3~g}, seeds: %{customdata[1]}",
+    }
+    return [_area(rows["at"], rows["low"], rows["high"], look.colour, f"run {method}"), line]
+
+
+def _published_traces(task: str, steps: list[float]) -> Iterator[dict]:
+    """Yield the areas of published curves, then lines of scores with a tooltip at each step."""
+    for curve in published_curves(task):
+        step, mean, std = curve.until(steps[-1])
+        group = f"published {style.curve_label(curve)}"
+        yield _area(step, mean - std, mean + std, style.PUBLISHED_CURVE.colour, group)
+    for score in published_scores(task):
+        look, label = style.published_style(score.method), style.score_label(score)
+        yield {
+            "x": [0, *steps],
+            "y": [score.score] * (len(steps) + 1),
+            "name": html.escape(label),
+            "legendgroup": f"published {label}",
+            "mode": "lines",
+            "line": {"color": look.colour, "dash": look.strokes, "width": 1.3},
+            "hovertemplate": "%{y:.4~g}",
+        }
+
+
+def _area(step: Iterable, low: Iterable, high: Iterable, colour: str, group: str) -> dict:
+    """Return the area between two curves, a standard deviation on either side of a mean."""
+    step, low, high = (list(map(float, values)) for values in (step, low, high))
+    return {
+        "x": step + step[::-1],
+        "y": high + low[::-1],
+        "legendgroup": group,
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": colour + _BAND,
+        "hoverinfo": "skip",
+    }
 
 
 def _notes(tasks: Sequence[str]) -> list[str]:
     """Return where the published results on tasks come from, in a line each."""
-    origins = [
-        (label(result), result.source, result.note)
-        for task in tasks
-        for label, results in (
-            (style.score_label, published_scores(task)),
-            (style.curve_label, published_curves(task)),
-        )
-        for result in results
-    ]
+    origins = []
+    for task in tasks:
+        origins += [(style.score_label(s), s.source, s.note) for s in published_scores(task)]
+        origins += [(style.curve_label(c), c.source, c.note) for c in published_curves(task)]
     return [": ".join(filter(None, origin)) for origin in dict.fromkeys(origins)]

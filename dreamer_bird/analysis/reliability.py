@@ -1,8 +1,7 @@
 """How reliable a difference is, across tasks and seeds: the statistics of the library rliable."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -34,9 +33,8 @@ def summarise(scores: Scores, against: str | None = None) -> dict:
     methods, improvement = [], []
     for method, matrix in runs.items():
         iqm, low, high = interquartile_mean(matrix)
-        methods.append(
-            {"method": method, "runs": len(matrix), "iqm": iqm, "low": low, "high": high}
-        )
+        row = {"method": method, "runs": len(matrix), "iqm": iqm, "low": low, "high": high}
+        methods.append(row)
     pairs = list(combinations(runs, 2))
     if against in runs:
         pairs = [(method, against) for method in runs if method != against]
@@ -83,25 +81,19 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> Estima
 def _estimate(scores: list[np.ndarray], metric: Callable, repetitions: int) -> Estimate:
     from rliable.library import get_interval_estimates
 
-    with warnings.catch_warnings(), _same_draws():
-        warnings.simplefilter("ignore", FutureWarning)  # of arch, on how rliable calls it
-        points, intervals = get_interval_estimates(
-            {"": scores if len(scores) > 1 else scores[0]},
-            lambda *samples: np.array([metric(*samples)]),
-            reps=repetitions,
-        )
+    before = np.random.get_state()
+    np.random.seed(0)  # rliable draws from it: the same logs give the same table
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of arch, on how rliable calls it
+            points, intervals = get_interval_estimates(
+                {"": scores if len(scores) > 1 else scores[0]},
+                lambda *samples: np.array([metric(*samples)]),
+                reps=repetitions,
+            )
+    finally:
+        np.random.set_state(before)
     value = float(points[""][0])
     if min(map(len, scores)) == 1:  # every resample is the same: an interval would mislead
         return Estimate(value, None, None)
     return Estimate(value, *map(float, intervals[""][:, 0]))
-
-
-@contextmanager
-def _same_draws() -> Iterator[None]:
-    """Have the same logs give the same table: rliable draws from NumPy's global generator."""
-    before = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

@@ -5,7 +5,7 @@ in ((k - 1/2) w, (k + 1/2) w] and stands at its centre k w. Nothing is extrapola
 a point in a bin does not count there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
 
+_GROUPS = ["task", "method", "step"]
 BINS = 50  # about as many as the longest curve is cut into
 RESAMPLES = 2000  # of the seeds, for a bootstrap interval
 
@@ -71,20 +72,10 @@ def aggregate(
 
     Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
     are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin); sorted
-    by task, method and step. Without a key the returns are
-    taken (`Log.returns`); without a width `bin_width` chooses one for each task. LogError names a
-    log that lacks the key: `logs.having` picks those that have it.
+    by task, method and step. Without a key the returns are taken; without a width `bin_width`
+    chooses one for each task. LogError names a log that lacks the key.
     """
-    rows = []
-    for task in sorted({log.task for log in logs}):
-        members = [(log.method, _curve(log, key)) for log in logs if log.task == task]
-        each = width or bin_width(curve for _, curve in members)
-        for method, curve in members:
-            bins = _bins(curve, each).rename(columns={"step": "at"}).rename_axis("step")
-            rows.append(bins.reset_index().assign(task=task, method=method))
-    columns = ["task", "method", "step"]
-    table = pd.concat(rows) if rows else pd.DataFrame(columns=[*columns, "at", "value"])
-    groups = table.groupby(columns)
+    groups = _points(logs, key, width).groupby(_GROUPS)
     values = groups["value"]
     named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
     return pd.DataFrame({**named, "seeds": values.count()}).reset_index()
@@ -99,8 +90,13 @@ def bands(logs: Sequence[Log], key: str | None, band: str) -> pd.DataFrame:
     table = aggregate(logs, key)
     if band == "std":
         return table.assign(low=table["mean"] - table["std"], high=table["mean"] + table["std"])
-    intervals = pd.concat(_intervals(logs, key))
-    return table.merge(intervals, on=["task", "method", "step"], validate="one_to_one")
+    intervals = []
+    for (task, method), points in _points(logs, key).groupby(_GROUPS[:2]):
+        seeds = points.pivot(index="step", columns="log", values="value")
+        low, high = _bootstrap(seeds.to_numpy())
+        ends = {"step": seeds.index, "low": low, "high": high}
+        intervals.append(pd.DataFrame({"task": task, "method": method, **ends}))
+    return table.merge(pd.concat(intervals), on=_GROUPS, validate="one_to_one")
 
 
 def mean_curve(curves: Sequence[Curve], width: int) -> Curve:
@@ -155,16 +151,16 @@ def _bins(curve: Curve, width: int) -> pd.DataFrame:
     return pd.DataFrame(means, index=bins * width)
 
 
-def _intervals(logs: Sequence[Log], key: str | None) -> Iterator[pd.DataFrame]:
-    for task in {log.task for log in logs}:
-        runs = [(log, _curve(log, key)) for log in logs if log.task == task]
-        width = bin_width(curve for _, curve in runs)
-        for method in {log.method for log, _ in runs}:
-            curves = [binned(curve, width) for log, curve in runs if log.method == method]
-            seeds = pd.concat([pd.Series(curve.value, curve.step) for curve in curves], axis=1)
-            low, high = _bootstrap(seeds.to_numpy())
-            ends = {"step": seeds.index, "low": low, "high": high}
-            yield pd.DataFrame({"task": task, "method": method, **ends})
+def _points(logs: Sequence[Log], key: str | None, width: int | None = None) -> pd.DataFrame:
+    """Return a row for each log and bin: task, method, log (a number), step, at and value."""
+    rows = [pd.DataFrame(columns=[*_GROUPS, "log", "at", "value"])] if not logs else []
+    for task in {log.task: None for log in logs}:
+        members = {i: log for i, log in enumerate(logs) if log.task == task}
+        each = width or bin_width(log.curve(key) for log in members.values())
+        for number, log in members.items():
+            bins = _bins(log.curve(key), each).rename(columns={"step": "at"}).rename_axis("step")
+            rows.append(bins.reset_index().assign(task=task, method=log.method, log=number))
+    return pd.concat(rows)
 
 
 def _bootstrap(values: np.ndarray) -> np.ndarray:
@@ -173,7 +169,3 @@ def _bootstrap(values: np.ndarray) -> np.ndarray:
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     drawn = np.ma.masked_invalid(values)[:, draws]
     return np.nanpercentile(drawn.mean(axis=2).filled(np.nan), [2.5, 97.5], axis=1)
-
-
-def _curve(log: Log, key: str | None) -> Curve:
-    return log.curve(key) if key else log.returns()

@@ -51,7 +51,6 @@ _STROKES = [
 ]
 _FIXED = {"BIRD": 0, "Dreamer": 1, "Soft-BIRD": 2}  # places of their own in both
 
-_PUBLISHED_NAMES = {"d4pg": "D4PG", "a3c": "A3C", "planet": "PlaNet", "slac": "SLAC"}
 # Lines behind the curves, in greys that show on white and on black.
 _PUBLISHED = {
     "d4pg": Style("#6B6B6B", (6, 2)),
@@ -126,9 +125,8 @@ def method_label(method: str, seeds: Iterable[int]) -> str:
 
 def score_label(score: Score) -> str:
     """Word a published score's origin, "A3C, 100M steps, from states"."""
-    name = _PUBLISHED_NAMES.get(score.method, title(score.method))
     sees = "" if score.observation == "pixels" else ", from states"
-    return f"{name}, {step_label(score.step)} steps{sees}"
+    return f"{title(score.method)}, {step_label(score.step)} steps{sees}"
 
 
 def curve_label(curve: PublishedCurve) -> str:

@@ -79,8 +79,7 @@ def compare_logs(logs: Sequence[Log], question: Question) -> dict:
 def _task(logs: list[Log], question: Question) -> _Task:
     curves: dict[str, list[Curve]] = {}
     for log in logs:
-        curve = log.curve(question.key) if question.key else log.returns()
-        curves.setdefault(log.method, []).append(curve)
+        curves.setdefault(log.method, []).append(log.curve(question.key))
     if question.key is None and len({log.return_key for log in logs}) > 1:
         for log in logs:
             if log.return_key != RETURNS[0]:
@@ -98,7 +97,7 @@ def _task(logs: list[Log], question: Question) -> _Task:
 
 
 def _warn_of_short(logs: list[Log], key: str | None) -> None:
-    ends = {log.path: (log.curve(key) if key else log.returns()).step[-1] for log in logs}
+    ends = {log.path: log.curve(key).step[-1] for log in logs}
     last = max(ends.values())
     short = sorted((end, path) for path, end in ends.items() if 2 * end < last)
     if short:
@@ -111,11 +110,9 @@ def _warn_of_short(logs: list[Log], key: str | None) -> None:
 
 def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
     known = {row.name: None for task in tasks for row in task.rows}
-    published = f"{against} (published)"
-    if against is None or against in known:
-        return against
-    if published in known:
-        return published
+    for name in (against, f"{against} (published)"):
+        if name is None or name in known:
+            return name
     raise LogError(f"--against {against}: {nearest(against, known)}")
 
 
@@ -224,20 +221,15 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
     for task, end in zip(tasks, ends, strict=True):
         if not task.name.startswith("dmc_"):
             continue
-        runs = {
-            row.name: [value_at(curve, end, task.width) for curve in row.curves]
-            for row in task.rows
-            if row.curves
-        }
-        scores[task.name] = {
-            name: [value for value in values if not math.isnan(value)]
-            for name, values in runs.items()
-        }
-        for name, values in runs.items():
-            left = len(values) - len(scores[task.name][name])
+        scores[task.name] = {}
+        for row in filter(lambda row: row.curves, task.rows):
+            values = [value_at(curve, end, task.width) for curve in row.curves]
+            known = [value for value in values if not math.isnan(value)]
+            scores[task.name][row.name] = known
+            left = len(values) - len(known)
             if 0 < left < len(values):
                 what = f"{left} of {len(values)} runs have no return at step {end:,}"
-                warnings.warn(f"{name} on {task.name}: {what}: not counted there", stacklevel=3)
+                warnings.warn(f"{row.name} on {task.name}: {what}: not counted there", stacklevel=3)
     left_out = [task.name for task in tasks if task.name not in scores]
     return reliability.summarise(scores, against) | {"left_out": left_out}
 

@@ -1,24 +1,11 @@
 """Environments by name. Importing this package is cheap: it imports no simulator."""
 
-from dreamer_bird.envs.custom import register
-from dreamer_bird.envs.make import environment, make_env
-from dreamer_bird.envs.tasks import (
-    GAMES,
-    OBSERVATIONS,
-    TASKS,
-    check_task,
-    default_action_repeat,
-    may_terminate,
-)
-
-__all__ = [
-    "GAMES",
-    "OBSERVATIONS",
-    "TASKS",
-    "check_task",
-    "default_action_repeat",
-    "environment",
-    "make_env",
-    "may_terminate",
-    "register",
-]
+from dreamer_bird.envs.custom import register as register
+from dreamer_bird.envs.make import environment as environment
+from dreamer_bird.envs.make import make_env as make_env
+from dreamer_bird.envs.tasks import GAMES as GAMES
+from dreamer_bird.envs.tasks import OBSERVATIONS as OBSERVATIONS
+from dreamer_bird.envs.tasks import TASKS as TASKS
+from dreamer_bird.envs.tasks import check_task as check_task
+from dreamer_bird.envs.tasks import default_action_repeat as default_action_repeat
+from dreamer_bird.envs.tasks import may_terminate as may_terminate

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import getitem
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from dreamer_bird.envs.spaces import OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.utils.files import Arrays
 
 Path = tuple[str | int, ...]  # of a field in nested observations
 _FLAT = Box, Discrete, MultiBinary, MultiDiscrete
@@ -56,17 +56,13 @@ class Adapter(gymnasium.Env):
         self.observation_space = Dict(spaces)
         self._image: np.ndarray | None = None  # of the present state, once it is rendered
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Arrays, dict]:
         """Start an episode; given a seed, it depends on seed and actions alone."""
         super().reset(seed=seed)
         self._observed, info = self._env.reset(seed=seed, options=options)
         return self._observe(), info
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Arrays, float, bool, bool, dict]:
         """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
 
         `info["env_steps"]` counts the repetitions. Raises `ValueError` for an action that is not in
@@ -90,24 +86,22 @@ class Adapter(gymnasium.Env):
         Raises `RenderingError` where the environment or the machine cannot.
         """
         if self._image is None:
-            self._image = self._draw()
+            if self._image_path is None:
+                image = self._env.render()
+            else:
+                image = reduce(getitem, self._image_path, self._observed)
+            size = self._size, self._size
+            if image.shape[:2] != size:
+                whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+                image = np.asarray(whole.resize(size, Image.Resampling.BILINEAR))
+            self._image = np.array(np.broadcast_to(np.atleast_3d(image), (*size, 3)))
         return self._image
 
     def close(self) -> None:
         """Free what the environment holds."""
         self._env.close()
 
-    def _draw(self) -> np.ndarray:
-        if self._image_path is None:
-            image = self._env.render()
-        else:
-            image = reduce(getitem, self._image_path, self._observed)
-        if image.shape[:2] != (self._size, self._size):
-            whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-            image = np.asarray(whole.resize((self._size, self._size), Image.Resampling.BILINEAR))
-        return np.array(np.broadcast_to(np.atleast_3d(image), (self._size, self._size, 3)))
-
-    def _observe(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> Arrays:
         self._image = None
         observation = {}
         if "image" in self._wanted:

@@ -38,9 +38,7 @@ class Checked(gymnasium.Wrapper):
         if not any(word.name == "seed" or word.kind is word.VAR_KEYWORD for word in takes):
             self._refuse("reset() takes no seed: it is reset(self, *, seed=None, options=None)")
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         """Start an episode; return the observation, as it is, and what else is told."""
         result = self.env.reset(seed=seed, **({"options": options} if options else {}))
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -48,7 +46,7 @@ class Checked(gymnasium.Wrapper):
         self._refuse(flaw(self.observation_space, result[0]))
         return result
 
-    def step(self, action: Any) -> tuple[Any, Real, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Real, bool, bool, dict]:
         """Take a step; return observation, reward, terminated, truncated, info, as they are."""
         self._error = RunError
         result = self.env.step(action)

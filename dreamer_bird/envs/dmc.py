@@ -1,7 +1,6 @@
 """Tasks of the DeepMind Control Suite. `MUJOCO_GL` must be set before this is imported."""
 
 import os
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,6 +11,7 @@ from dm_control.rl.control import Environment
 from gymnasium.spaces import Box, Dict
 
 from dreamer_bird.envs.rendering import NO_BACKEND, NOT_FOUND, RenderingError
+from dreamer_bird.utils.files import Arrays
 
 _DOMAINS = {"cup": "ball_in_cup"}
 _CAMERAS = {"quadruped": 2}  # Follows the robot; camera 0 of the other domains does so already.
@@ -37,18 +37,14 @@ class DeepMindControl(gymnasium.Env):
             [(key, Box(-np.inf, np.inf, field.shape, field.dtype)) for key, field in fields]
         )
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Arrays, dict]:
         """Start an episode; given a seed in [0, 2**32), it depends on seed and actions alone."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.task.random.seed(seed)
         return dict(self._env.reset().observation), {}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Arrays, float, bool, bool, dict]:
         """Take one step of the suite with an action `[A]` within its bounds."""
         timestep = self._env.step(action)
         terminated = timestep.last() and timestep.discount == 0
@@ -71,10 +67,8 @@ class DeepMindControl(gymnasium.Env):
     def _make_camera(self) -> Camera:
         # In software a frame costs about 100 times its physics. A buffer of the image's size
         # instead of 640x480, and one camera instead of a new one per frame, give the same pixels
-        # sooner (pendulum 22 -> 17 ms, cheetah 31 -> 24 ms; best of 40 frames, 2 cores). Most of
-        # the rest is the shadow map of 2048x2048; without it they take 3 and 7 ms, but floors lose
-        # the light's bright spot as well (mean change from 0.5 of 255 on cartpole to 23 on
-        # reacher). The context that the camera creates reads these settings once.
+        # sooner (pendulum 22 -> 17 ms); without shadows they take 3 ms, but floors lose the
+        # light's bright spot. The context that the camera creates reads these settings once.
         physics = self._env.physics
         physics.model.vis.global_.offwidth = physics.model.vis.global_.offheight = self._size
         if not self._shadows:

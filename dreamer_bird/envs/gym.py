@@ -27,7 +27,9 @@ def make_registered(task: str, size: int, shadows: bool) -> tuple[gymnasium.Env,
         creator = spec.entry_point
         creator = load_env_creator(creator) if isinstance(creator, str) else creator
         options = {"render_mode": "rgb_array"} if _renders(creator) else {}
-        if uses_mujoco := _uses_mujoco(creator):
+        # To import the class would import the simulator.
+        bases = getattr(creator, "__mro__", ())
+        if uses_mujoco := any(base.__name__ == "MujocoEnv" for base in bases):
             options |= {"width": size, "height": size}
         env = gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
     except (gymnasium.error.Error, ImportError) as error:
@@ -42,8 +44,3 @@ def _renders(creator: Callable[..., Any]) -> bool:
     if isinstance(creator, type):
         return "rgb_array" in creator.metadata.get("render_modes", ())
     return "render_mode" in inspect.signature(creator).parameters
-
-
-def _uses_mujoco(creator: Callable[..., Any]) -> bool:
-    # To import its class would import the simulator.
-    return any(base.__name__ == "MujocoEnv" for base in getattr(creator, "__mro__", ()))

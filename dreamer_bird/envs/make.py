@@ -53,9 +53,16 @@ def make_env(
     from dreamer_bird.envs.adapter import Adapter
     from dreamer_bird.envs.checks import Checked
 
+    # Here, since `python -m dreamer_bird.envs.rendering` must find it not yet imported.
+    from dreamer_bird.envs.rendering import NO_BACKEND, select_backend
+
     kind = "custom" if factory else family(task)
     repeat = default_action_repeat(task) if action_repeat is None else action_repeat
-    _select_drivers(kind, renders=obs != "state")
+    # Simulators read these when they are imported: their OpenGL, and the screen of pygame.
+    backend = select_backend(required=kind == "dmc" and obs != "state")
+    if kind == "dmc" or backend != NO_BACKEND:  # a word of dm_control's that gymnasium lacks
+        os.environ["MUJOCO_GL"] = backend
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env, limit = _make_raw(kind, task, factory, repeat, size, shadows)
     if kind != "dmc":  # which keeps to its spaces, and whose steps would take a third longer
         env = Checked(task, env)
@@ -64,18 +71,6 @@ def make_env(
     repeats = 1 if kind == "atari" else repeat
     env = Adapter(task, env, obs=obs, action_repeat=repeats, size=size)
     return TimeLimit(env, time_limit // repeat)
-
-
-def _select_drivers(kind: str, renders: bool) -> None:
-    """Set what simulators read when they are imported: MUJOCO_GL, and the screen of pygame."""
-    # Here, since `python -m dreamer_bird.envs.rendering` must find it not yet imported.
-    from dreamer_bird.envs.rendering import NO_BACKEND, select_backend
-
-    needs_opengl = kind == "dmc"  # other environments may render without
-    backend = select_backend(required=needs_opengl and renders)
-    if needs_opengl or backend != NO_BACKEND:  # a word of dm_control's that gymnasium lacks
-        os.environ["MUJOCO_GL"] = backend
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def _make_raw(

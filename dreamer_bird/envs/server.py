@@ -12,13 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from dreamer_bird.envs.checks import flaw, reward_flaw
 from dreamer_bird.envs.rendering import RenderingError
 from dreamer_bird.errors import ConfigError, RunError
-
-Observation = dict[str, np.ndarray]
+from dreamer_bird.utils.files import Arrays
 
 
 def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
@@ -111,7 +109,7 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
         env.close()
 
 
-def _check(env: gymnasium.Env, observation: Observation, reward: float = 0.0) -> None:
+def _check(env: gymnasium.Env, observation: Arrays, reward: float = 0.0) -> None:
     if problem := flaw(env.observation_space, observation) or reward_flaw(reward):
         raise ValueError(problem)
 

@@ -3,37 +3,21 @@
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib.machinery import PathFinder
-from typing import NamedTuple
 
 from dreamer_bird.envs.custom import FACTORIES
 from dreamer_bird.errors import nearest
 
 # What `obs` selects: `image` is uint8 [size, size, 3], `state` a float32 vector.
 OBSERVATIONS = {"pixels": ("image",), "state": ("state",), "both": ("image", "state")}
-TASKS = (
-    "dmc_acrobot_swingup",
-    "dmc_cartpole_balance",
-    "dmc_cartpole_balance_sparse",
-    "dmc_cartpole_swingup",
-    "dmc_cartpole_swingup_sparse",
-    "dmc_cheetah_run",
-    "dmc_cup_catch",
-    "dmc_finger_spin",
-    "dmc_finger_turn_easy",
-    "dmc_finger_turn_hard",
-    "dmc_hopper_hop",
-    "dmc_hopper_stand",
-    "dmc_pendulum_swingup",
-    "dmc_quadruped_run",
-    "dmc_quadruped_walk",
-    "dmc_reacher_easy",
-    "dmc_reacher_hard",
-    "dmc_walker_run",
-    "dmc_walker_stand",
-    "dmc_walker_walk",
-)
+_TASKS = """
+dmc_acrobot_swingup dmc_cartpole_balance dmc_cartpole_balance_sparse dmc_cartpole_swingup
+dmc_cartpole_swingup_sparse dmc_cheetah_run dmc_cup_catch dmc_finger_spin dmc_finger_turn_easy
+dmc_finger_turn_hard dmc_hopper_hop dmc_hopper_stand dmc_pendulum_swingup dmc_quadruped_run
+dmc_quadruped_walk dmc_reacher_easy dmc_reacher_hard dmc_walker_run dmc_walker_stand
+dmc_walker_walk
+"""
+TASKS = tuple(_TASKS.split())
 # The games of ale-py that one can play alone; named here so that a slip is told without it.
 _GAMES = """
 adventure air_raid alien amidar assault asterix asteroids atlantis atlantis2 backgammon bank_heist
@@ -53,12 +37,6 @@ GAMES = tuple(_GAMES.split())
 _CUSTOM = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
-class _Family(NamedTuple):
-    problem: Callable[[str], str]  # says why there is no such task, "" if there may be
-    action_repeat: int = 1  # where the user does not say
-    may_terminate: bool = True
-
-
 def family(task: str) -> str:
     """Return `dmc`, `gym`, `atari`, or `custom` for a factory of the user's; "" if it is none."""
     if task in FACTORIES or _CUSTOM.fullmatch(task):
@@ -69,12 +47,12 @@ def family(task: str) -> str:
 
 def default_action_repeat(task: str) -> int:
     """Return how many environment steps an agent step takes where the user does not say."""
-    return _FAMILIES[family(task)].action_repeat
+    return {"dmc": 2, "atari": 4}.get(family(task), 1)
 
 
 def may_terminate(task: str) -> bool:
     """Return whether an episode may end for another reason than its time limit."""
-    return _FAMILIES[family(task)].may_terminate
+    return family(task) != "dmc"
 
 
 def check_task(task: str) -> None:
@@ -82,16 +60,36 @@ def check_task(task: str) -> None:
 
     Runs no code of the user's: what `<module>:<factory>` names is found out in the worker.
     """
-    if problem := _FAMILIES[family(task)].problem(task):
+    if problem := _problem(task):
         raise ValueError(problem)
 
 
-def _dmc_problem(task: str) -> str:
-    return "" if task in TASKS else f"unknown; {nearest(task, TASKS)}"
+def _problem(task: str) -> str:
+    """Say why there is no such task, "" if there may be."""
+    kind, name = family(task), task.partition("_")[2]
+    if task in TASKS or task in FACTORIES:
+        return ""
+    if kind == "dmc":
+        return f"unknown; {nearest(task, TASKS)}"
+    if kind == "gym":
+        return _gym_problem(name)
+    if kind == "atari":
+        if name not in GAMES:
+            return f"unknown; {nearest(name, GAMES, 'atari_')}"
+        return (
+            "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
+        )
+    if kind == "custom":
+        return _module_problem(task)
+    close = nearest(task, (*TASKS, *(f"atari_{game}" for game in GAMES), *FACTORIES))
+    close = f"{close} " if close.startswith("did") else ""
+    return (
+        f"unknown; {close}Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, "
+        "<module>:<factory>, and names that were registered"
+    )
 
 
-def _gym_problem(task: str) -> str:
-    env_id = task.removeprefix("gym_")
+def _gym_problem(env_id: str) -> str:
     if ":" in env_id:  # gymnasium's own way to name what an installed package registers
         return _module_problem(env_id)
     import gymnasium
@@ -104,38 +102,8 @@ def _gym_problem(task: str) -> str:
     return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
 
 
-def _atari_problem(task: str) -> str:
-    game = task.removeprefix("atari_")
-    if game not in GAMES:
-        return f"unknown; {nearest(game, GAMES, 'atari_')}"
-    return "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
-
-
-def _custom_problem(task: str) -> str:
-    return "" if task in FACTORIES else _module_problem(task)
-
-
 def _module_problem(named: str) -> str:
     # To look for a submodule would import what it is part of.
     top = named.partition(":")[0].partition(".")[0]
     found = PathFinder.find_spec(top, [os.getcwd(), *sys.path])
     return "" if found else f"there is no module {top} in {os.getcwd()}, and none is installed"
-
-
-def _problem(task: str) -> str:
-    names = (*TASKS, *(f"atari_{game}" for game in GAMES), *FACTORIES)
-    close = nearest(task, names)
-    close = f"{close} " if close.startswith("did") else ""
-    return (
-        f"unknown; {close}Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, "
-        "<module>:<factory>, and names that were registered"
-    )
-
-
-_FAMILIES = {
-    "dmc": _Family(_dmc_problem, action_repeat=2, may_terminate=False),
-    "gym": _Family(_gym_problem),
-    "atari": _Family(_atari_problem, action_repeat=4),
-    "custom": _Family(_custom_problem),
-    "": _Family(_problem),
-}

@@ -12,9 +12,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dreamer_bird.envs.server import Observation, serve
+from dreamer_bird.envs.server import serve
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.processes import signal_behind
 
 
@@ -77,7 +78,7 @@ class EnvWorker:
         self.close()
         self._start()
 
-    def reset(self, seed: int) -> Observation:
+    def reset(self, seed: int) -> Arrays:
         """Start an episode that is a function of the seed and return its first observation."""
         self.reset_async(seed)
         return self.reset_wait()
@@ -86,12 +87,12 @@ class EnvWorker:
         """Begin what `reset_wait` will finish; work done in between overlaps it."""
         self._begin("reset", seed)
 
-    def reset_wait(self) -> Observation:
+    def reset_wait(self) -> Arrays:
         """Return what `reset` returns, for the one that `reset_async` began."""
         observation, self.env_step = self._finish("reset"), 0
         return observation
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool]:
+    def step(self, action: np.ndarray) -> tuple[Arrays, float, bool, bool]:
         """Take one agent step; return the observation, reward, terminated and truncated."""
         self.step_async(action)
         return self.step_wait()
@@ -101,7 +102,7 @@ class EnvWorker:
         # A TensorFlow tensor would make the worker import TensorFlow.
         self._begin("step", np.asarray(action))
 
-    def step_wait(self) -> tuple[Observation, float, bool, bool]:
+    def step_wait(self) -> tuple[Arrays, float, bool, bool]:
         """Return what `step` returns, for the one that `step_async` began."""
         *answer, env_steps = self._finish("step")
         self.env_step += env_steps

@@ -102,10 +102,10 @@ def test_chunks_and_broken_lines_at_their_ends_change_nothing(tmp_path, monkeypa
     path = write_file(tmp_path, "\n".join(rows))
     for size in (1, 7, 64, 1000):
         monkeypatch.setattr(curves, "_CHUNK", size)
-        lines = read_lines(path)
-        assert (lines.total, lines.dropped) == (302, 1)
+        found, total, dropped = read_lines(path)
+        assert (total, dropped) == (302, 1)
         expected = [(step, step * 0.5) for step in range(300)]
-        assert points(lines.curves["a"]) == expected
+        assert points(found["a"]) == expected
 
 
 def test_a_long_curve_is_thinned_to_means_that_keep_its_sum(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_long_curve_is_thinned_to_means_that_keep_its_sum(tmp_path, monkeypatc
     rows = (
         f'{{"step": {10 * step}, "a": {value!r}}}\n' for step, value in enumerate(values.tolist())
     )
-    curve = read_lines(write_file(tmp_path, "".join(rows))).curves["a"]
+    curve = read_lines(write_file(tmp_path, "".join(rows)))[0]["a"]
     assert 16 <= len(curve.step) <= 64
     assert np.all(np.diff(curve.step) > 0)
     width = 256  # 10,000 steps in at most 64 bins of a power of two
@@ -261,8 +261,8 @@ def test_a_file_without_a_number_is_no_log(tmp_path, text):
 
 def test_returns_are_those_of_evaluations_where_there_are_any(make_log):
     both = make_log({"train/return": [(1, 1)], "test/return": [(1, 2)]})
-    assert points(both.returns()) == [(1, 2)]
-    assert points(make_log({"train/return": [(1, 1)]}).returns()) == [(1, 1)]
+    assert points(both.curve()) == [(1, 2)]
+    assert points(make_log({"train/return": [(1, 1)]}).curve()) == [(1, 1)]
 
 
 def test_a_key_that_a_log_lacks_is_told_with_the_nearest(make_log):
@@ -287,7 +287,7 @@ def test_what_a_run_has_set_aside_is_no_log(write_log, tmp_path):
     write_log("dmc_walker_walk/bird/0", [(1000, 1.0)])
     write_log("dmc_walker_walk/bird/0/damaged", [(1000, 2.0)])
     (log,) = read_logs([tmp_path])
-    assert log.returns().value.tolist() == [1.0]
+    assert log.curve().value.tolist() == [1.0]
 
 
 def test_an_entry_of_scores_without_points_is_dropped(tmp_path):
@@ -299,9 +299,9 @@ def test_an_entry_of_scores_without_points_is_dropped(tmp_path):
     path.write_text(json.dumps([entry | {"xs": [], "ys": []}, entry | {"xs": [5], "ys": [1]}]))
     with pytest.warns(UserWarning, match="dropped 1 of 2 entries"):
         (log,) = read_logs([path])
-    assert log.returns().value.tolist() == [1.0]
+    assert log.curve().value.tolist() == [1.0]
 
 
 def test_numbers_that_no_network_computes_are_left_out(write_log):
     (log,) = read_logs([write_log("x", [(1000, 1e308), (2000, -1e308), (3000, 1e38)])])
-    assert log.returns().step.tolist() == [3000]
+    assert log.curve().step.tolist() == [3000]

@@ -155,27 +155,27 @@ def test_where_two_noisy_logs_part(make_log):
     second = metrics(
         make_log, {"div": NOISE[1] + later, "model_loss": NOISE[1], "train/return": later}
     )
-    found = {item.key: item for item in differences([first], [second])}
+    found = {item["key"]: item for item in differences([first], [second])}
     assert set(found) == {"div", "model_loss"}
-    assert found["div"].step == 60_000  # its bin holds 60,000 and 61,000
-    assert found["model_loss"].step is None
-    assert found["div"].second == pytest.approx(20, abs=1)
+    assert found["div"]["step"] == 60_000  # its bin holds 60,000 and 61,000
+    assert found["model_loss"]["step"] is None
+    assert found["div"]["second"] == pytest.approx(20, abs=1)
 
 
 def test_logs_that_meet_again_do_not_part(make_log):
     bump = np.where((STEPS > 20_000) & (STEPS < 50_000), 9.0, 0)
     logs = [metrics(make_log, {"kl": value}) for value in (STEPS * 1e-5, STEPS * 1e-5 + bump)]
-    assert differences(logs[:1], logs[1:])[0].step is None
+    assert differences(logs[:1], logs[1:])[0]["step"] is None
     logs = [metrics(make_log, {"kl": value}) for value in (bump, bump + 1e-7)]
-    assert differences(logs[:1], logs[1:])[0].step is None
+    assert differences(logs[:1], logs[1:])[0]["step"] is None
 
 
 def test_seeds_that_scatter_hide_a_difference(make_log):
     def side(values):
         return [metrics(make_log, {"kl": np.full(101, value)}, seed=value) for value in values]
 
-    assert differences(side([0, 10]), side([5, 20]))[0].step is None
-    assert differences(side([0, 1]), side([19, 20]))[0].step == 0
+    assert differences(side([0, 10]), side([5, 20]))[0]["step"] is None
+    assert differences(side([0, 1]), side([19, 20]))[0]["step"] == 0
 
 
 def test_interquartile_mean_and_improvement_of_known_scores():
