@@ -112,7 +112,9 @@ def axis_title(key: str | None) -> str:
 
 
 def task_title(task: str) -> str:
-    """Return a task's name as it is written, "Hopper Stand" for dmc_hopper_stand."""
+    """Return a task's name as it is written: "Hopper Stand" for dmc_hopper_stand, gym's EnvId."""
+    if task.startswith("gym_"):
+        return task.removeprefix("gym_")
     return task.removeprefix("dmc_").replace("_", " ").title()
 
 

@@ -98,3 +98,11 @@ def test_every_colour_is_seen_on_light_and_on_dark():
 )
 def test_steps_in_words(step, text):
     assert style.step_label(step) == text
+
+
+@pytest.mark.parametrize(
+    ("task", "title"),
+    [("dmc_hopper_stand", "Hopper Stand"), ("gym_CartPole-v1", "CartPole-v1")],
+)
+def test_titles_of_tasks_are_their_names(task, title):
+    assert style.task_title(task) == title
