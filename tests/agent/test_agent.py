@@ -263,6 +263,24 @@ def test_an_optimizer_changes_its_own_weights_alone(make_agent, batch, seed, mon
     assert parts(changed) == NETWORKS[only] | {f"{only}_optimizer"}
 
 
+def test_the_actor_begins_fresh_when_its_learning_starts(make_agent, batch, seed):
+    """Until then neither its weights nor Adam's moments of it change; then its count is one."""
+    agent = make_agent(actor__learning_starts=2)
+    before = snapshot(agent)
+    for update in range(2):
+        metrics = agent.train_step(batch, seed + update)
+        assert float(metrics["actor_grad_norm"]) == 0 and float(metrics["actor_loss"]) != 0
+    changed = differing(before, snapshot(agent))
+    assert parts(changed) == NETWORKS["model"] | NETWORKS["value"] | {
+        "model_optimizer",
+        "value_optimizer",
+    }
+    metrics = agent.train_step(batch, seed + 2)
+    assert float(metrics["actor_grad_norm"]) > 0
+    assert [int(agent.optimizers[part].count) for part in NETWORKS] == [3, 1, 3]
+    assert {"actor", "actor_optimizer"} < parts(differing(before, snapshot(agent)))
+
+
 def test_the_world_model_learns_nothing_from_actor_and_value(make_agent, batch, seed):
     plain, other = make_agent(), make_agent()
     for network in (other.actor_critic.actor, other.actor_critic.value):
