@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from dreamer_bird.agent.agent import optimizer as optimizer_module
+from dreamer_bird.agent import optimizer as optimizer_module
 from dreamer_bird.agent.optimizer import Optimizer
 
 SHAPES = {"kernel": (3, 2), "bias": (2,)}
@@ -125,7 +125,7 @@ def test_what_is_not_finite_is_skipped_and_reported(where, bad, traced):
         loss = tf.constant(bad)
     else:
         gradients[1][0] = bad
-    norm, applied = step([tf.constant(g) for g in gradients], loss)
+    _, norm, applied = step([tf.constant(g) for g in gradients], loss)
     assert not bool(applied)
     assert np.isfinite(norm) == (where == "loss")
     assert_same(before, state(optimizer))
