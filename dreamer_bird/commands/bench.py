@@ -22,7 +22,7 @@ from dreamer_bird.config import Config, load
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.processes import run_python
-from dreamer_bird.utils.tensorflow import quietly, use_threads
+from dreamer_bird.utils.tensorflow import quietly, use_threads, uses_onednn
 
 BLOCKS = 10  # of updates, in a whole run
 FRAMES = 100  # rendered alone
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         from dreamer_bird.agent.precision import resolve_precision
     use_threads(config.threads, flops_per_step(config, spec_of(config)))
     config = config.replace(precision=resolve_precision(config.precision))
-    figures = {"precision": config.precision}
+    figures = {"precision": config.precision, "onednn": uses_onednn()}
     if flags.part in ("step", "all"):
         figures |= measure_step(config, flags.steps)
     if flags.part in ("env", "all"):
@@ -130,6 +130,7 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
 
 _MEANINGS = {
     "precision": "of matrix products and convolutions",
+    "onednn": "whether TensorFlow computes with oneDNN on a CPU",
     "step_s_median": "seconds of a training step, median",
     "step_s_min": "the same, fastest",
     "first_step_s": "seconds from the start of this process to the end of its first training step",

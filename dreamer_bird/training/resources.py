@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer_bird.config import Config
+from dreamer_bird.utils.tensorflow import uses_onednn
 
 
 def replay_bytes(config: Config, frame_bytes: int) -> float:
@@ -30,7 +31,9 @@ def introduction(
 
     Warns where that much disk is not free.
     """
-    yield f"{config.variant} on {config.task}, seed {config.seed}, {config.precision}"
+    onednn = "with" if uses_onednn() else "without"
+    yield f"{config.variant} on {config.task}, seed {config.seed}"
+    yield f"{config.precision}, {onednn} oneDNN on a CPU"
     yield f"logdir {logdir}"
     full = replay_bytes(config, frame_bytes)
     steps = min(config.steps, config.replay.capacity or config.steps)

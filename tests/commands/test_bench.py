@@ -25,6 +25,7 @@ def test_everything_as_json(tmp_path):
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures.pop("precision") == "float32"
+    assert figures.pop("onednn") is True
     assert figures.keys() == {
         *("step_s_median", "step_s_min", "first_step_s", "flops_per_step", "matmul_gflops"),
         *("flops_share", "env_steps_per_s", "render_ms", "act_ms", "replay_ms", "peak_rss_mb"),

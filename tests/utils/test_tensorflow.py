@@ -101,3 +101,16 @@ def test_one_keras_is_loaded_and_not_two():
     env = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout == "['tf_keras']\n"
+
+
+@pytest.mark.parametrize(("setting", "used"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)])
+def test_onednn_is_on_unless_the_user_turns_it_off(setting, used):
+    code = (
+        "from dreamer_bird.utils.tensorflow import quietly, uses_onednn\n"
+        "with quietly(): from tensorflow.python.framework import test_util\n"
+        "print(test_util.IsMklEnabled(), uses_onednn())"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=env | setting, capture_output=True, text=True)
+    assert done.stdout == f"{used} {used}\n", done.stderr
