@@ -1,6 +1,6 @@
 """Any gymnasium environment as an agent sees it: image and state, bounded or one-hot actions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from operator import getitem
 
@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.spaces.utils import flatdim, flatten
 from PIL import Image
 
-from dreamer_bird.envs.spaces import OneHot, checked_action
+from dreamer_bird.envs.spaces import ENV_STEPS, OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.utils.files import Arrays
@@ -65,20 +65,19 @@ class Adapter(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[Arrays, float, bool, bool, dict]:
         """Repeat an action `[A]` until the episode ends, sum the rewards and observe once.
 
-        `info["env_steps"]` counts the repetitions. Raises `ValueError` for an action that is not in
-        the action space, rounding aside.
+        `info[ENV_STEPS]` counts the environment steps. Raises `ValueError` for an action that is
+        not in the action space, rounding aside.
         """
         raw_action = self._raw_action(checked_action(self.action_space, action))
-        total = 0.0
-        env_steps = 0
+        total, env_steps = 0.0, 0
         for _ in range(self._action_repeat):
             self._observed, reward, *ends, info = self._env.step(raw_action)
             total += float(reward)
-            env_steps += info.get("env_steps", 1)
+            info = info if isinstance(info, Mapping) else {}
+            env_steps += info.get(ENV_STEPS, 1)
             if any(ends):
                 break
-        info = {**info, "env_steps": env_steps}
-        return self._observe(), total, *map(bool, ends), info
+        return self._observe(), total, *map(bool, ends), {**info, ENV_STEPS: env_steps}
 
     def render(self) -> np.ndarray:
         """Return an image of the present state, uint8 `[size, size, 3]`.

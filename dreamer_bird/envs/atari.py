@@ -7,6 +7,8 @@ import ale_py
 import gymnasium
 import numpy as np
 
+from dreamer_bird.envs.spaces import ENV_STEPS
+
 _STICKY = 0.25  # probability that a frame repeats the action before
 _MOST_NOOPS = 30  # frames
 
@@ -47,7 +49,7 @@ class Atari(gymnasium.Env):
             total += reward
             if any(ends):
                 break
-        return np.max(frames, axis=0), total, *ends, {**info, "env_steps": env_steps}
+        return np.max(frames, axis=0), total, *ends, {**info, ENV_STEPS: env_steps}
 
     def close(self) -> None:
         """Free the emulator."""

@@ -15,6 +15,7 @@ import gymnasium
 
 from dreamer_bird.envs.checks import flaw, reward_flaw
 from dreamer_bird.envs.rendering import RenderingError
+from dreamer_bird.envs.spaces import ENV_STEPS
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
 
@@ -103,7 +104,7 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
                 observation, reward, terminated, truncated, info = env.step(argument)
                 _check(env, observation, reward)
                 ends = bool(terminated), bool(truncated)
-                answer = observation, float(reward), *ends, info.get("env_steps", 1)
+                answer = observation, float(reward), *ends, info.get(ENV_STEPS, 1)
             connection.send((None, answer))
     finally:
         env.close()

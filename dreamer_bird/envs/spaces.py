@@ -8,6 +8,10 @@ from gymnasium.spaces import Box
 
 _ROUNDING = 1e-5  # of actions
 
+# Of what a step tells beside the observation: the environment steps that it took. A name that no
+# environment of others has.
+ENV_STEPS = "dreamer_bird.env_steps"
+
 
 class OneHot(Box):
     """Discrete actions as vectors `[n]` with a single 1."""

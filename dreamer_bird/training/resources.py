@@ -34,6 +34,9 @@ def introduction(
     onednn = "with" if uses_onednn() else "without"
     yield f"{config.variant} on {config.task}, seed {config.seed}"
     yield f"{config.precision}, {onednn} oneDNN on a CPU"
+    if config.steps <= config.train.prefill_steps:
+        message = "nothing will be learned: --steps is not above --train.prefill_steps"
+        warnings.warn(message, stacklevel=2)
     yield f"logdir {logdir}"
     full = replay_bytes(config, frame_bytes)
     steps = min(config.steps, config.replay.capacity or config.steps)

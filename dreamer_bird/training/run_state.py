@@ -1,5 +1,6 @@
 """What makes a run: its parts and counters, built anew or as its last checkpoint holds them."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dreamer_bird.training.overlap import OverlappingCollector
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak
-from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.files import Arrays, ReadError
 from dreamer_bird.utils.timer import Stopwatch
 
 # What a checkpoint holds: attributes of a run, settings, and prefixes of the names of arrays.
@@ -92,7 +93,10 @@ class ResumableRun:
             header |= {name: self.config[name] for name in _IDENTITY} | {"spec": self.spec}
             checkpoint.save(folder, self.step, arrays, header, self.config.train.keep)
             # An older checkpoint may name episodes that have left the replay since.
-            self.replay.remove_files(but=checkpoint.named_episodes(folder))
+            try:
+                self.replay.remove_files(but=checkpoint.named_episodes(folder))
+            except ReadError as error:
+                warnings.warn(f"{error}; the episodes that it names stay", stacklevel=2)
 
     def history_columns(self) -> Arrays:
         """Return the metrics of the unfinished block of updates, `[N]` each."""

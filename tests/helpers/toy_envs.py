@@ -3,6 +3,8 @@
 import gymnasium
 import numpy as np
 
+from dreamer_bird.envs.spaces import ENV_STEPS
+
 STEPS = 12  # agent steps of an episode of noise
 SIZE = 16  # pixels of a side of its images
 
@@ -62,7 +64,7 @@ class Noise(gymnasium.Env):
         if self.left == STEPS - 4 and self.failure.exists():
             self.failure.unlink()
             raise ValueError("joint out of range")
-        return self._observe(), 0.0, False, self.left == 0, {"env_steps": 2}
+        return self._observe(), 0.0, False, self.left == 0, {ENV_STEPS: 2}
 
     def _observe(self):
         return {"image": self.np_random.integers(256, size=(SIZE, SIZE, 3), dtype=np.uint8)}
@@ -99,7 +101,7 @@ class Cliff(gymnasium.Env):
         self.x += 0.1 * float(action[0])
         if self.x > 1:
             raise ValueError("beyond the cliff")
-        return self._observe(), 0.0, False, False, {}
+        return self._observe(), 0.0, False, False, None
 
     def _observe(self):
         return np.array([self.x], np.float32)
@@ -119,4 +121,4 @@ class Ending(gymnasium.Env):
 
     def step(self, action):
         self.t += 1
-        return np.float32([self.t]), 1.0, self.t == 10, False, {}
+        return np.float32([self.t]), 1.0, self.t == 10, False, {"env_steps": "its own"}

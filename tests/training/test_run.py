@@ -1,6 +1,7 @@
 """The stages of a run, in this process, with an environment of random pixels."""
 
 import numpy as np
+import pytest
 from stages import finish, next_stage
 from toy_envs import STEPS
 
@@ -112,3 +113,8 @@ def test_another_seed_differs_everywhere(make_run):
         assert len(np.unique(ours["action"][1:])) > 2  # from step to step too, bounds aside
     batches = [run.diagnostics._sample("video", run.step, 8)[0] for run in runs]
     assert not np.array_equal(batches[0]["image"], batches[1]["image"])
+
+
+def test_a_run_that_ends_before_it_learns_says_so_at_its_start(make_run):
+    with pytest.warns(UserWarning, match="nothing will be learned"):
+        make_run(steps=100, **{"train.prefill_steps": 100})

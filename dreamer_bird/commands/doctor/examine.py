@@ -208,7 +208,9 @@ def _training(case: Case) -> Finding:
     case.learner_bytes = probe.training["learner_bytes"]
     case.checkpoint_bytes = probe.training["checkpoint_bytes"]
     # As far as episodes last until their limit.
-    trained = config.steps - config.train.prefill * config.env.time_limit
+    train = config.train
+    random = max(train.prefill * config.env.time_limit, train.prefill_steps)
+    trained = config.steps - random
     updates = max(0, trained // config.train.every + 1) * config.train.updates
     seconds = probe.training["step_s"]
     text = f"an update takes {seconds:.3g} s, the run's {updates:,} {_duration(seconds * updates)}"
