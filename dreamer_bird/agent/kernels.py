@@ -1,7 +1,7 @@
 """Fast forms of convolutions on a CPU; each gives the numbers of the plain form.
 
-TensorFlow's own forms are slow where an image has few channels or a map few pixels. On a GPU the
-plain forms are used: none of these has been measured there.
+TensorFlow's own forms are slow where an image has few channels or a map few pixels. On a GPU
+convolutions take the plain form, since none of the others has been measured there.
 """
 
 import math

@@ -273,3 +273,17 @@ def test_weights_are_built_once_and_outside_of_traced_functions():
     np.testing.assert_allclose(layer(x), y, rtol=1e-6)
     assert layer.kernel is kernel
     assert {weight.name for weight in layer.trainable_variables} == {"h1/kernel:0", "h1/bias:0"}
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1, 6), (2, 5, 4, 3)])
+@pytest.mark.parametrize("filters, size", [(3, 5), (9, 6)])
+def test_the_plain_form_of_a_gpu_computes_the_same(monkeypatch, shape, filters, size):
+    monkeypatch.setattr(kernels, "_on_gpu", lambda: True)
+    layer, x = TransposedConv(filters, size), normal(*shape)
+    layer.ensure_built(shape[-1])
+    randomise(layer)
+    assert_close(layer(tf.constant(x)), transposed_conv(x, layer))
+    layer, x = Conv(filters, 4), normal(2, 8, 8, 3)
+    layer.ensure_built(3)
+    randomise(layer)
+    assert_close(layer(tf.constant(x)), conv(x, layer))
