@@ -70,13 +70,23 @@ class TanhNormal:
         self.loc = tf.cast(mean, tf.float32)
         self.std = tf.cast(std, tf.float32)
 
+    @staticmethod
+    def noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
+        """Return what a sample of that shape is made of besides the distribution."""
+        return normal_noise(shape, seed, axis)
+
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return a reparameterised sample, `[..., A]`."""
-        return tf.tanh(self._raw(seed, 1)[0])
+        return self.sample_by(self.noise(tf.shape(self.loc), seed))
+
+    def sample_by(self, noise: tf.Tensor) -> tf.Tensor:
+        """Return the sample that is made of `noise`, `[..., A]`."""
+        return tf.tanh(self.loc + self.std * noise)
 
     def mode(self, seed: tf.Tensor | None = None, samples: int = 100) -> tf.Tensor:
         """Return the most likely of a number of samples, as Dreamer does, `[..., A]`."""
-        raw = self._raw(seed, samples)
+        shape = tf.concat([[samples], tf.shape(self.loc)], 0)
+        raw = self.loc + self.std * self.noise(shape, seed, axis=1)
         best = tf.one_hot(tf.argmax(self._log_prob(raw), 0), samples, axis=0)
         return tf.reduce_sum(best[..., None] * tf.tanh(raw), 0)
 
@@ -87,16 +97,13 @@ class TanhNormal:
         """
         return tf.reduce_sum(tf.math.log(self.std) + 0.5 + HALF_LOG_2PI, -1)
 
-    def entropy(self, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return an unbiased estimate of the entropy, `[...]`, from the sample that `seed` gives.
+    def entropy(self, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Return an unbiased estimate of the entropy, `[...]`, from the sample made of `noise`.
 
         H[tanh(x)] = H[x] + E[log |d tanh(x) / dx|]: only the second term needs the sample.
         """
-        return self.gaussian_entropy() + _log_tanh_slope(self._raw(seed, 1)[0])
-
-    def _raw(self, seed: tf.Tensor | None, samples: int) -> tf.Tensor:
-        shape = tf.concat([[samples], tf.shape(self.loc)], 0)
-        return self.loc + self.std * normal_noise(shape, seed, axis=1)
+        noise = self.noise(tf.shape(self.loc), None) if noise is None else noise
+        return self.gaussian_entropy() + _log_tanh_slope(self.loc + self.std * noise)
 
     def _log_prob(self, raw: tf.Tensor) -> tf.Tensor:
         normalised = tf.square((raw - self.loc) / self.std)
@@ -116,23 +123,29 @@ class OneHot:
         """Take unnormalised log probabilities `[..., A]`."""
         self._log_probs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
 
+    @staticmethod
+    def noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
+        """Return what a sample of that shape is made of besides the distribution, Gumbel noise."""
+        seed = split_seed(seed, 1)[0] if seed is None else seed
+        uniform = per_replica_random(
+            lambda shape: tf.random.stateless_uniform(shape, seed, minval=1e-20), shape, axis
+        )
+        return -tf.math.log(-tf.math.log(uniform))
+
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return a one-hot sample `[..., A]` whose gradient is that of the probabilities."""
-        seed = split_seed(seed, 1)[0]
-        uniform = per_replica_random(
-            lambda shape: tf.random.stateless_uniform(shape, seed, minval=1e-20),
-            tf.shape(self._log_probs),
-            axis=0,
-        )
-        gumbel = -tf.math.log(-tf.math.log(uniform))
-        return self._straight_through(self._log_probs + gumbel)
+        return self.sample_by(self.noise(tf.shape(self._log_probs), seed))
+
+    def sample_by(self, noise: tf.Tensor) -> tf.Tensor:
+        """Return the sample that is made of `noise`, `[..., A]`."""
+        return self._straight_through(self._log_probs + noise)
 
     def mode(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the most likely action, one-hot, `[..., A]`; needs no seed."""
         return self._straight_through(self._log_probs)
 
-    def entropy(self, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the exact entropy `[...]`; needs no seed."""
+    def entropy(self, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the exact entropy `[...]`; needs no noise."""
         return -tf.reduce_sum(tf.exp(self._log_probs) * self._log_probs, -1)
 
     gaussian_entropy = entropy  # a categorical distribution has only one

@@ -15,7 +15,8 @@ import tensorflow as tf
 from dreamer_bird.agent import kernels
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
-
+Tensors = tuple[tf.Tensor, ...]
+Completion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _source: ContextVar[np.random.Generator | None] = ContextVar("source", default=None)
 
@@ -28,6 +29,21 @@ def weights_from(rng: np.random.Generator) -> Iterator[None]:
         yield
     finally:
         _source.reset(token)
+
+
+_held: ContextVar[dict["Layer", Tensors] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def weights_read_once(*networks: tf.Module) -> Iterator[None]:
+    """Read and cast all weights now, for all steps of a loop that is built meanwhile."""
+    layers = {part for network in networks for part in network.submodules}
+    built = [part for part in layers if isinstance(part, Layer) and part.built]
+    token = _held.set({layer: layer.read() for layer in built})
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 def _rng() -> np.random.Generator:
@@ -49,14 +65,26 @@ class Layer(tf.Module):
         super().__init__(name)
         self.act = act
         self.dtype = dtype
-        self._built = False
+        self.built = False
 
     def ensure_built(self, size: int) -> None:
         """Create the weights for an input whose last dimension is `size`."""
-        if not self._built:
+        if not self.built:
             with tf.init_scope(), self.name_scope:
                 self.build(size)
-            self._built = True
+            self.built = True
+
+    def weights(self) -> Tensors:
+        """Return the weights as `read` does, or as they were read before the loop around this."""
+        held = _held.get() or {}
+        return held[self] if self in held else self.read()
+
+    def read(self) -> Tensors:
+        """Return kernel and bias in the compute dtype."""
+        return self._tensor(self.kernel), self._tensor(self.bias)
+
+    def _tensor(self, weights: tf.Variable) -> tf.Tensor:
+        return tf.cast(weights.read_value(), self.dtype)
 
 
 class Dense(Layer):
@@ -80,17 +108,25 @@ class Dense(Layer):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return `[..., units]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
-        y = self.product(x, self.kernel) + tf.cast(self.bias, self.dtype)
+        kernel, bias = self.weights()
+        y = tf.tensordot(tf.cast(x, self.dtype), kernel, 1) + bias
         return self.act(y) if self.act else y
 
-    def split(self, sizes: list[int]) -> list[tf.Tensor]:
-        """Return the kernel in parts, one for each of the inputs of these sizes side by side."""
-        self.ensure_built(sum(sizes))
-        return tf.split(self.kernel, sizes)
+    def ahead_of_loop(self, x: tf.Tensor, size: int) -> tuple[tf.Tensor, Completion]:
+        """Return the share of the last inputs `[..., J]` in what the layer activates, `[..., units]`,
+        and the function that completes it: from the first inputs `[..., size]` and the share.
 
-    def product(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Return x @ kernel in the compute dtype, `[..., I] -> [..., units]`."""
-        return tf.tensordot(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype), 1)
+        So one product does for all steps of a loop what they need not wait for.
+        """
+        self.ensure_built(size + x.shape[-1])
+        kernel, bias = self.read()
+        inside, outside = tf.split(kernel, [size, x.shape[-1]])
+        share = tf.tensordot(tf.cast(x, self.dtype), outside, 1) + bias
+
+        def complete(first: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+            return self.act(tf.matmul(tf.cast(first, self.dtype), inside) + share)
+
+        return share, complete
 
 
 class Conv(Layer):
@@ -160,16 +196,21 @@ class GRUCell(Layer):
     def __call__(self, x: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         """Return the next state `[N, U]`, float32, from input `[N, I]` and state `[N, U]`."""
         self.ensure_built(x.shape[-1])
-        inputs = self._affine(x, self.kernel, self.bias[0])
-        recurrent = self._affine(state, self.recurrent_kernel, self.bias[1])
-        update_x, reset_x, candidate_x = tf.split(inputs, 3, -1)
-        update_h, reset_h, candidate_h = tf.split(recurrent, 3, -1)
-        update = tf.sigmoid(update_x + update_h)
-        candidate = tf.tanh(candidate_x + tf.sigmoid(reset_x + reset_h) * candidate_h)
-        return update * state + (1 - update) * candidate
+        kernel, recurrent_kernel, bias_x, bias_h = self.weights()
+        gates_x, candidate_x = self._affine(x, kernel, bias_x)
+        gates_h, candidate_h = self._affine(state, recurrent_kernel, bias_h)
+        update, reset = tf.split(tf.sigmoid(gates_x + gates_h), 2, -1)
+        candidate = tf.tanh(candidate_x + reset * candidate_h)
+        return candidate + update * (state - candidate)
 
-    def _affine(self, x: tf.Tensor, kernel: tf.Variable, bias: tf.Tensor) -> tf.Tensor:
-        product = tf.matmul(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype))
-        # The gates in float32, since many small changes add up in the state over time; a CPU also
-        # computes their sigmoids faster so.
-        return tf.cast(product, tf.float32) + bias
+    def read(self) -> Tensors:
+        """Return the kernels in the compute dtype, and both biases in float32."""
+        kernels = self._tensor(self.kernel), self._tensor(self.recurrent_kernel)
+        return *kernels, *tf.unstack(self.bias)
+
+    def _affine(self, x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:
+        """Return the share of `x` in both gates and in the candidate, `[N, 2U]` and `[N, U]`."""
+        product = tf.matmul(tf.cast(x, self.dtype), kernel)
+        # In float32, since many small changes add up in the state over time; a CPU also computes
+        # their sigmoids faster so.
+        return tf.split(tf.cast(product, tf.float32) + bias, [2 * self.units, self.units], -1)

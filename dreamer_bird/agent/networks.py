@@ -161,19 +161,24 @@ class ActionDecoder(tf.Module):
         self.min_std = min_std
         self.raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus gives init_std
         self.mean_scale = mean_scale
-        self.dist, outputs = {
-            "tanh_normal": (self._tanh_normal, 2 * size),
-            "onehot": (OneHot, size),
+        self.size = size
+        self.dist, self.noise, outputs = {
+            "tanh_normal": (self._tanh_normal, TanhNormal.noise, 2 * size),
+            "onehot": (OneHot, OneHot.noise, size),
         }[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
         self.hout = Dense(outputs, None, dtype, name="hout")
 
     def __call__(self, features: tf.Tensor) -> TanhNormal | OneHot:
         """Return the policy's distribution over actions `[..., size]` given features `[..., F]`."""
+        return self.dist(self.parameters(features))
+
+    def parameters(self, features: tf.Tensor) -> tf.Tensor:
+        """Return what `dist` makes a distribution of, float32, given features `[..., F]`."""
         x = features
         for layer in self.layers:
             x = layer(x)
-        return self.dist(tf.cast(self.hout(x), tf.float32))
+        return tf.cast(self.hout(x), tf.float32)
 
     def _tanh_normal(self, x: tf.Tensor) -> TanhNormal:
         mean, std = tf.split(x, 2, -1)

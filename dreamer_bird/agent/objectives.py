@@ -130,11 +130,11 @@ def lambda_return(
         discount: g_1..g_{H-1}, `[H-1, N]`.
         lambda_: weight of the longer returns, in [0, 1].
     """
+    one_step, longer = reward + discount * (1 - lambda_) * value[1:], discount * lambda_
     following = value[-1]
     returns = []
-    for step in reversed(range(reward.shape[0])):
-        target = (1 - lambda_) * value[step + 1] + lambda_ * following
-        following = reward[step] + discount[step] * target
+    for now, factor in zip(tf.unstack(one_step)[::-1], tf.unstack(longer)[::-1], strict=True):
+        following = now + factor * following
         returns.append(following)
     return tf.stack(returns[::-1])
 

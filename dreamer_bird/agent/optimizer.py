@@ -49,10 +49,9 @@ class Optimizer(tf.Module):
         count.
         """
         loss, gradients = batch_mean((loss, list(gradients)))
-        gradients = [gradient / self.loss_scale for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
+        norm = tf.linalg.global_norm(gradients) / self.loss_scale
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        factor = self.clip / tf.maximum(norm, self.clip)
+        factor = self.clip / tf.maximum(norm, self.clip) / self.loss_scale
         tf.cond(finite, lambda: self._adam([g * factor for g in gradients]), lambda: None)
         if self.loss_scaling:
             self._adjust_scale(finite)

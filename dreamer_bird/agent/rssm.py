@@ -4,9 +4,12 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.agent.distributions import diagonal_normal, normal_noise, split_seed
-from dreamer_bird.agent.layers import Activation, Dense, GRUCell
+from dreamer_bird.agent.layers import Activation, Dense, GRUCell, weights_read_once
 
 State = dict[str, tf.Tensor]  # mean, std, stoch [..., S] and deter [..., D], float32
+# The same from step to step of a loop: statistics, of which `RSSM.state` makes mean and std once
+# for all steps, [..., 2 S], and stoch and deter.
+Carry = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class RSSM(tf.Module):
@@ -56,31 +59,42 @@ class RSSM(tf.Module):
         """
         state = self.initial(tf.shape(action)[0]) if state is None else state
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
-        seeds = split_seed(post_seed, tf.shape(action)[1])
-        seen, of_deter = self._project_embeddings(embed)
-        elements = (time_major(action), time_major(seen), seeds)
+        action = time_major(action)
+        noise = self.noise(tf.shape(action)[:2], post_seed, axis=1)
+        kept = []
         if first is not None:
-            kept = 1 - time_major(tf.cast(first, tf.float32))[..., None]
-            elements = (elements[0] * kept, *elements[1:], kept)
+            kept = [1 - time_major(tf.cast(first, tf.float32))[..., None]]
+            action = kept[0] * action
+        seen, posterior = self.obs1.ahead_of_loop(time_major(embed), self.deter_size)
+        moved, dense = self.img1.ahead_of_loop(action, self.stoch_size)
 
-        def step(post: State, element: tuple) -> State:
-            action, seen, seed, *kept = element
+        def step(before: Carry, element: list[tf.Tensor]) -> Carry:
+            _, stoch, deter = before
+            seen, moved, noise, *kept = element
             if kept:
-                post = {key: kept[0] * value for key, value in post.items()}
-            return self._posterior(self._deter(post, action), seen, of_deter, seed)
+                stoch, deter = kept[0] * stoch, kept[0] * deter
+            deter = self.cell(dense(stoch, moved), deter)
+            return self._sample(self.obs2(posterior(deter, seen)), deter, noise)
 
-        post = {key: time_major(value) for key, value in tf.scan(step, elements, state).items()}
+        with weights_read_once(self):
+            steps = tf.scan(step, [seen, moved, noise, *kept], carry(state))
+        post = batch_major(self.state(steps))
         # No step depends on the prior's sample, so that all priors are computed at once.
-        return post, self._prior(post["deter"], prior_seed)
+        noise = self.noise(tf.shape(post["deter"])[:-1], prior_seed)
+        return post, self.state(self._prior(post["deter"], noise))
 
     def imagine(
         self, action: tf.Tensor, state: State | None = None, seed: tf.Tensor | None = None
     ) -> State:
         """Return priors `[B, T, ...]` that follow from actions `[B, T, A]` without observations."""
         state = self.initial(tf.shape(action)[0]) if state is None else state
-        elements = (time_major(action), split_seed(seed, tf.shape(action)[1]))
-        priors = tf.scan(lambda prior, element: self.img_step(prior, *element), elements, state)
-        return {key: time_major(value) for key, value in priors.items()}
+        action = time_major(action)
+        elements = (action, self.noise(tf.shape(action)[:2], seed, axis=1))
+        with weights_read_once(self):
+            priors = tf.scan(
+                lambda prior, element: self.prior_step(prior, *element), elements, carry(state)
+            )
+        return batch_major(self.state(priors))
 
     def obs_step(
         self,
@@ -92,13 +106,33 @@ class RSSM(tf.Module):
         """Return posterior and prior `[B, ...]` one step on, given the embedding `[B, E]`."""
         post_seed, prior_seed = tf.unstack(split_seed(seed, 2))
         prior = self.img_step(prev_state, prev_action, prior_seed)
-        return self._posterior(prior["deter"], *self._project_embeddings(embed), post_seed), prior
+        deter = prior["deter"]
+        statistics = self.obs2(self.obs1(tf.concat([deter, tf.cast(embed, tf.float32)], -1)))
+        noise = self.noise(tf.shape(deter)[:-1], post_seed)
+        return self.state(self._sample(statistics, deter, noise)), prior
 
     def img_step(
         self, prev_state: State, prev_action: tf.Tensor, seed: tf.Tensor | None = None
     ) -> State:
         """Return the prior `[B, ...]` one step on, given the action `[B, A]`."""
-        return self._prior(self._deter(prev_state, prev_action), seed)
+        noise = self.noise(tf.shape(prev_action)[:-1], seed)
+        return self.state(self.prior_step(carry(prev_state), prev_action, noise))
+
+    def prior_step(self, before: Carry, action: tf.Tensor, noise: tf.Tensor) -> Carry:
+        """Do what `img_step` does, in a loop, with standard normal noise `[B, S]`."""
+        _, stoch, deter = before
+        x = self.img1(tf.concat([stoch, tf.cast(action, tf.float32)], -1))
+        return self._prior(self.cell(x, deter), noise)
+
+    def state(self, steps: Carry) -> State:
+        """Return the states of a loop's steps, `[..., S]` and `[..., D]`."""
+        statistics, stoch, deter = steps
+        mean, std = _normal(statistics)
+        return {"mean": mean, "std": std, "stoch": stoch, "deter": deter}
+
+    def noise(self, shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
+        """Return standard normal noise for samples of the state, `[*shape, S]`, batch at `axis`."""
+        return normal_noise(tf.concat([shape, [self.stoch_size]], 0), seed, axis)
 
     def get_feat(self, state: State) -> tf.Tensor:
         """Return features `[..., S + D]`, the stochastic state first."""
@@ -108,33 +142,30 @@ class RSSM(tf.Module):
         """Return the distribution of the stochastic state, `[..., S]`."""
         return diagonal_normal(state["mean"], state["std"])
 
-    def _deter(self, state: State, action: tf.Tensor) -> tf.Tensor:
-        x = self.img1(tf.concat([state["stoch"], tf.cast(action, tf.float32)], -1))
-        return self.cell(x, state["deter"])
+    def _prior(self, deter: tf.Tensor, noise: tf.Tensor) -> Carry:
+        return self._sample(self.img3(self.img2(deter)), deter, noise)
 
-    def _prior(self, deter: tf.Tensor, seed: tf.Tensor | None) -> State:
-        return self._sample(self.img3(self.img2(deter)), deter, seed)
+    def _sample(self, statistics: tf.Tensor, deter: tf.Tensor, noise: tf.Tensor) -> Carry:
+        statistics = tf.cast(statistics, tf.float32)
+        mean, std = _normal(statistics)
+        return statistics, mean + std * noise, deter
 
-    def _project_embeddings(self, embed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the share of embeddings `[..., E]` in the posterior's first layer, `[..., H]`, and
-        the kernel of the deterministic state's share: the large one for all steps at once.
-        """
-        of_deter, of_embed = self.obs1.split([self.deter_size, embed.shape[-1]])
-        return tf.cast(self.obs1.product(embed, of_embed), tf.float32) + self.obs1.bias, of_deter
 
-    def _posterior(
-        self, deter: tf.Tensor, seen: tf.Tensor, of_deter: tf.Tensor, seed: tf.Tensor | None
-    ) -> State:
-        x = self.obs1.act(tf.cast(self.obs1.product(deter, of_deter), tf.float32) + seen)
-        return self._sample(self.obs2(x), deter, seed)
-
-    def _sample(self, statistics: tf.Tensor, deter: tf.Tensor, seed: tf.Tensor | None) -> State:
-        mean, std = tf.split(tf.cast(statistics, tf.float32), 2, -1)
-        std = tf.nn.softplus(std) + 0.1
-        stoch = mean + std * normal_noise(tf.shape(mean), seed)
-        return {"mean": mean, "std": std, "stoch": stoch, "deter": deter}
+def carry(state: State) -> Carry:
+    """Return a state to begin a loop from; its mean and std play no part in what follows."""
+    return tf.concat([state["mean"], state["std"]], -1), state["stoch"], state["deter"]
 
 
 def time_major(x: tf.Tensor) -> tf.Tensor:
     """Swap the first two dimensions, `[B, T, ...] <-> [T, B, ...]`."""
     return tf.einsum("bt...->tb...", x)
+
+
+def batch_major(state: State) -> State:
+    """Return a loop's states with the batch first, `[T, B, ...] -> [B, T, ...]`."""
+    return {key: time_major(value) for key, value in state.items()}
+
+
+def _normal(statistics: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    mean, std = tf.split(statistics, 2, -1)
+    return mean, tf.nn.softplus(std) + 0.1

@@ -1,15 +1,22 @@
 """The world model: what it learns from real sequences, and what it imagines."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from dreamer_bird.agent.distributions import OneHot, TanhNormal, split_seed
-from dreamer_bird.agent.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+from dreamer_bird.agent.distributions import split_seed
+from dreamer_bird.agent.layers import weights_read_once
+from dreamer_bird.agent.networks import (
+    ActionDecoder,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    DenseEncoder,
+)
 from dreamer_bird.agent.preprocessing import Standardizer
 from dreamer_bird.agent.replicas import batch_mean, per_replica_random
-from dreamer_bird.agent.rssm import RSSM, State
+from dreamer_bird.agent.rssm import RSSM, Carry, State, carry
 from dreamer_bird.envs.spaces import Spec
 
 ERROR_HORIZON = 15  # agent steps that the model error looks ahead
@@ -18,7 +25,6 @@ ERROR_HORIZON = 15  # agent steps that the model error looks ahead
 # first, bool [B, T], where sequences go on from one episode into the next.
 Batch = dict[str, tf.Tensor]
 Metrics = dict[str, tf.Tensor]  # scalars
-Policy = Callable[[tf.Tensor], TanhNormal | OneHot]
 
 
 class WorldModel(tf.Module):
@@ -103,12 +109,12 @@ class WorldModel(tf.Module):
         return loss, post, metrics
 
     def imagine(
-        self, policy: Policy, start: State, horizon: int, seed: tf.Tensor
+        self, actor: ActionDecoder, start: State, horizon: int, seed: tf.Tensor
     ) -> tuple[State, dict[str, tf.Tensor]]:
         """Roll the policy out from N start states, without observations.
 
         Args:
-            policy: maps features `[N, F]` to a distribution over actions.
+            actor: the policy.
             start: N states, `[N, ...]`.
             horizon: number of steps, H.
             seed: of all samples, `[2]`.
@@ -118,17 +124,25 @@ class WorldModel(tf.Module):
             entropies `[H, N]` at the states acted from, the start states first: `gaussian`, before
             the tanh, and `tanh`, estimated from the action taken.
         """
-        entropies = {key: tf.zeros(tf.shape(start["deter"])[:1]) for key in ("gaussian", "tanh")}
+        action_seed, state_seed = tf.unstack(split_seed(seed, 2))
+        # All noise at once, and all entropies after the loop: few operations are left in it.
+        shape = [horizon, tf.shape(start["deter"])[0]]
+        action_noise = actor.noise([*shape, actor.size], action_seed, axis=1)
+        noise = action_noise, self.rssm.noise(shape, state_seed, axis=1)
 
-        def step(carry: tuple, seed: tf.Tensor) -> tuple:
-            state, _ = carry
-            action_seed, state_seed = tf.unstack(tf.random.split(seed))
+        def step(before: tuple[Carry, tf.Tensor], noise: tuple) -> tuple[Carry, tf.Tensor]:
+            (_, stoch, deter), _ = before
             # The actor learns through the actions' effect, not by changing what it looks at.
-            dist = policy(tf.stop_gradient(self.rssm.get_feat(state)))
-            entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_seed)}
-            return self.rssm.img_step(state, dist.sample(action_seed), state_seed), entropies
+            parameters = actor.parameters(tf.stop_gradient(tf.concat([stoch, deter], -1)))
+            action = actor.dist(parameters).sample_by(noise[0])
+            return self.rssm.prior_step(before[0], action, noise[1]), parameters
 
-        return tf.scan(step, split_seed(seed, horizon), (start, entropies))
+        nothing = tf.zeros([shape[1], actor.hout.units])
+        with weights_read_once(self.rssm, actor):
+            steps, parameters = tf.scan(step, noise, (carry(start), nothing))
+        dist = actor.dist(parameters)
+        entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_noise)}
+        return self.rssm.state(steps), entropies
 
     def discounts(self, feat: tf.Tensor) -> tf.Tensor:
         """Return the expected discount of states with features `[..., F]`, `[...]`."""

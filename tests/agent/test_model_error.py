@@ -9,6 +9,7 @@ from sizes import ACTIONS, BATCH
 
 from dreamer_bird.agent.distributions import split_seed
 from dreamer_bird.agent.preprocessing import scale_image
+from dreamer_bird.agent.rssm import carry
 from dreamer_bird.agent.world_model import ERROR_HORIZON
 from dreamer_bird.config import load
 from dreamer_bird.training.diagnostics import Diagnostics
@@ -28,11 +29,12 @@ def posteriors(model, batch, seed):
     length = batch["action"].shape[1]
     embed = model.embed({"image": scale_image(batch["image"])})
     seen, _ = tf.unstack(split_seed(seed, 2))
-    noise = tf.unstack(split_seed(tf.unstack(split_seed(seen, 2))[0], length))
+    noise = model.rssm.noise([length, BATCH], tf.unstack(split_seed(seen, 2))[0], axis=1)
     states, state = [], model.rssm.initial(BATCH)
     for t in range(length):
         deter = model.rssm.img_step(state, batch["action"][:, t], seed)["deter"]
-        state = model.rssm._posterior(deter, *model.rssm._project_embeddings(embed[:, t]), noise[t])
+        x = model.rssm.obs1(tf.concat([deter, embed[:, t]], -1))
+        state = model.rssm.state(model.rssm._sample(model.rssm.obs2(x), deter, noise[t]))
         states.append(state)
     return states
 
@@ -41,7 +43,8 @@ def reference(model, batch, horizon, seed):
     """Step the prior from every start; the starts of one sequence share rows of noise."""
     post = posteriors(model, batch, seed)
     starts = batch["action"].shape[1] - horizon
-    noise = tf.unstack(split_seed(tf.unstack(split_seed(seed, 2))[1], horizon))
+    shape = [horizon, BATCH * starts]
+    noise = model.rssm.noise(shape, tf.unstack(split_seed(seed, 2))[1], axis=1)
     # All starts of the first sequence, then all of the second.
     state = {
         key: np.concatenate([[post[t][key][b] for t in range(starts)] for b in range(BATCH)])
@@ -51,7 +54,7 @@ def reference(model, batch, horizon, seed):
     for h in range(1, horizon + 1):
         pairs = [(b, t) for b in range(BATCH) for t in range(starts)]
         action = np.array([batch["action"][b, t + h] for b, t in pairs])
-        state = model.rssm.img_step(state, action, noise[h - 1])
+        state = model.rssm.state(model.rssm.prior_step(carry(state), action, noise[h - 1]))
         encoded = np.array([post[t + h]["mean"][b] for b, t in pairs])
         squares = (state["mean"].numpy().astype(np.float64) - encoded) ** 2
         errors.append(np.sqrt(squares.sum(-1)).mean())

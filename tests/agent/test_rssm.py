@@ -125,7 +125,7 @@ def test_observe_is_repeated_obs_step(rssm, sequence, start):
 
 def test_gradients_of_observe_are_those_of_the_plain_form(rssm, sequence, start, monkeypatch):
     """One step after another, each on the concatenated inputs, in place of embeddings first."""
-    monkeypatch.setattr("dreamer_bird.agent.rssm.normal_noise", lambda shape, seed: tf.zeros(shape))
+    monkeypatch.setattr("dreamer_bird.agent.rssm.normal_noise", lambda shape, *_: tf.zeros(shape))
     embed, action = sequence
 
     def plain(embed):

@@ -9,8 +9,9 @@ from scipy import stats
 from sizes import BATCH, LENGTH
 
 from dreamer_bird.agent.actor_critic import merge_time
-from dreamer_bird.agent.distributions import split_seed
+from dreamer_bird.agent.distributions import TanhNormal, split_seed
 from dreamer_bird.agent.preprocessing import scale_image
+from dreamer_bird.agent.rssm import carry
 from dreamer_bird.agent.world_model import some_steps
 
 
@@ -115,20 +116,24 @@ def test_actor_learns_through_the_discount_head(make_agent, seed):
 
 
 def test_imagine_step_by_step(agent, seed):
-    """Against single steps of policy and prior, with the seeds that it gives them."""
+    """Against single steps of policy and prior, with the noise that it gives them."""
     model, start, horizon = agent.world_model, make_start(agent), 4
     states, entropies = model.imagine(agent.actor_critic.actor, start, horizon, seed)
+    action_seed, state_seed = tf.unstack(split_seed(seed, 2))
+    action_noise = TanhNormal.noise(
+        [horizon, 5, agent.actor_critic.actor.size], action_seed, axis=1
+    )
+    state_noise = model.rssm.noise([horizon, 5], state_seed, axis=1)
     before = start
-    for h, step_seed in enumerate(tf.unstack(split_seed(seed, horizon))):
-        action_seed, state_seed = tf.unstack(tf.random.split(step_seed))
+    for h in range(horizon):
         dist = agent.actor_critic.actor(model.rssm.get_feat(before))
         # Step 0 acts from the start states, so that theirs is the first entropy.
         np.testing.assert_allclose(
             entropies["gaussian"][h], np.log(dist.std * np.sqrt(2 * np.pi * np.e)).sum(-1), 1e-5
         )
-        action = dist.sample(action_seed)
-        np.testing.assert_allclose(entropies["tanh"][h], dist.entropy(action_seed), rtol=1e-4)
-        before = model.rssm.img_step(before, action, state_seed)
+        action, entropy = dist.sample_by(action_noise[h]), dist.entropy(action_noise[h])
+        np.testing.assert_allclose(entropies["tanh"][h], entropy, rtol=1e-4)
+        before = model.rssm.state(model.rssm.prior_step(carry(before), action, state_noise[h]))
         for key, value in before.items():
             np.testing.assert_allclose(states[key][h], value, atol=1e-5, err_msg=key)
         before = {key: value[h] for key, value in states.items()}
