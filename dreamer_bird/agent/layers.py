@@ -113,8 +113,8 @@ class Dense(Layer):
         return self.act(y) if self.act else y
 
     def ahead_of_loop(self, x: tf.Tensor, size: int) -> tuple[tf.Tensor, Completion]:
-        """Return the share of the last inputs `[..., J]` in what the layer activates, `[..., units]`,
-        and the function that completes it: from the first inputs `[..., size]` and the share.
+        """Return the share of the last inputs `[..., J]` in what is activated, `[..., units]`, and
+        the function that completes it, of the first inputs `[..., size]` and the share.
 
         So one product does for all steps of a loop what they need not wait for.
         """
