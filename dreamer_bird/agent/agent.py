@@ -151,9 +151,17 @@ class Agent(tf.Module):
         return tf.cast(tf.round(tf.clip_by_value(255 * (video + 0.5), 0, 255)), tf.uint8)
 
     @tf.function(autograph=False)
-    def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
-        """Return `WorldModel.model_error`, `[H]`, of a batch as the replay gives it."""
-        return self.world_model.model_error(preprocess(batch), seed)
+    def open_loop(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return what `WorldModel.open_loop` does of a batch as the replay gives it.
+
+        And `imagined_reward`, `[N, H]`: what the policy would earn instead, from the same states.
+        """
+        model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
+        start, found = self.world_model.open_loop(preprocess(batch), model_seed)
+        horizon = found["reward"].shape[1]
+        states, _ = self.world_model.imagine(self.actor_critic.actor, start, horizon, imagine_seed)
+        reward = self.world_model.reward(self.world_model.rssm.get_feat(states)).mode()
+        return found | {"imagined_reward": tf.transpose(reward)}
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return weights and optimizer slots by names such as `encoder/h1/kernel`."""

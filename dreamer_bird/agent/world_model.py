@@ -19,7 +19,8 @@ from dreamer_bird.agent.replicas import batch_mean, per_replica_random
 from dreamer_bird.agent.rssm import RSSM, Carry, State, carry
 from dreamer_bird.envs.spaces import Spec
 
-ERROR_HORIZON = 15  # agent steps that the model error looks ahead
+ERROR_HORIZON = 15  # agent steps that open-loop predictions look ahead
+IMAGE_STEPS = (1, 5, 15)  # those of which images are predicted too
 
 # Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T], and
 # first, bool [B, T], where sequences go on from one episode into the next.
@@ -166,18 +167,24 @@ class WorldModel(tf.Module):
         states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
         return self.decoders["image"](self.rssm.get_feat(states)).mode()
 
-    def model_error(self, batch: Batch, seed: tf.Tensor) -> tf.Tensor:
-        """Return how far predicted latent states are from encoded ones, `[H]`, h steps ahead.
+    def open_loop(self, batch: Batch, seed: tf.Tensor) -> tuple[State, dict[str, tf.Tensor]]:
+        """Predict real sequences without observations, and say how far off that is.
 
-        From the posterior of each step t of a real sequence the prior predicts the states at
-        t + 1 ... t + H with the real actions and no observations. The error is the Euclidean
-        distance between the mean of its stochastic state and that of the posterior, which has seen
-        all observations until then; the mean over all sequences and all t from which H steps fit. H
-        is `ERROR_HORIZON`, or T - 1 for a shorter sequence.
+        From the posterior of each step t of a sequence the prior predicts the states at t + 1 ...
+        t + H with the real actions, for all t from which H steps fit: N predictions. H is
+        `ERROR_HORIZON`, or T - 1 for a shorter sequence. States are sampled on the way, as in
+        imagination.
 
-        The stochastic state is what prior and posterior both are distributions of; the
-        deterministic one is never encoded from an observation. States are sampled on the way, as in
-        imagination, but means are compared: between samples most of the distance would be noise.
+        Returns:
+            The N states that the predictions begin from, `[N, ...]`, and
+
+            latent_error: Euclidean distance between the means of the predicted stochastic state and
+                of the posterior, which has seen all observations until then, `[N, H]`; between
+                samples most of the distance would be noise.
+            reward, true_reward: as predicted and as it was, `[N, H]`.
+            image_error, image_guess: squared distance of the predicted image from the real one, and
+                of the batch's mean image, at `IMAGE_STEPS`, `[N, I]`; if there are images.
+            confidence: log p of the predicted states, summed over the horizon as Eq. 10's, `[N]`.
         """
         seen, ahead = tf.unstack(split_seed(seed, 2))
         post, _ = self.rssm.observe(self.embed(batch), batch["action"], seed=seen)
@@ -187,15 +194,30 @@ class WorldModel(tf.Module):
         times = starts[:, None] + tf.range(1, horizon + 1)
 
         def windows(x: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(tf.gather(x, times, axis=1), [-1, horizon, x.shape[-1]])
+            return tf.reshape(tf.gather(x, times, axis=1), [-1, horizon, *x.shape[2:]])
 
         start = {
             key: tf.reshape(tf.gather(value, starts, axis=1), [-1, value.shape[-1]])
             for key, value in post.items()
         }
         prior = self.rssm.imagine(windows(batch["action"]), start, seed=ahead)
-        distance = tf.norm(prior["mean"] - windows(post["mean"]), axis=-1)
-        return tf.reduce_mean(distance, 0)
+        feat = self.rssm.get_feat(prior)
+        found = {
+            "latent_error": tf.norm(prior["mean"] - windows(post["mean"]), axis=-1),
+            "reward": self.reward(feat).mode(),
+            "true_reward": windows(batch["reward"]),
+            "confidence": tf.reduce_sum(self.log_prob(prior), -1),
+        }
+        if "image" in self.decoders:
+            steps = [step - 1 for step in IMAGE_STEPS if step <= horizon]
+            image = batch["image"]
+            truth = tf.gather(image, tf.gather(times, steps, axis=1), axis=1)
+            truth = tf.reshape(truth, [-1, len(steps), *image.shape[2:]])
+            predicted = self.decoders["image"](tf.gather(feat, steps, axis=1)).mode()
+            mean = tf.reduce_mean(image, [0, 1])
+            for key, guess in (("image_error", predicted), ("image_guess", mean)):
+                found[key] = tf.reduce_sum(tf.square(guess - truth), [-3, -2, -1])
+        return start, found
 
     def _add_observation(self, observation: str, shape: tuple[int, ...], dtype: tf.DType) -> None:
         """Build the encoder and the decoder of an observation, `image` or `state`."""
