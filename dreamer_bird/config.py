@@ -87,9 +87,9 @@ _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
+    Rule(int, low=1, high=10**12, nullable=True): "env.time_limit",
     Rule(int, low=1, high=10**12): """steps train.prefill train.updates train.eval_every
         train.save_every train.keep train.max_skipped""",
-    Rule(int, low=1, high=10**12, nullable=True): "env.time_limit",
     Rule(int, high=1000): "worker.restarts",
     Rule(int, high=10**12): "actor.learning_starts train.prefill_steps",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.

@@ -65,10 +65,11 @@ def main(arguments: list[str]) -> int:
     if "image" not in snapshots[0].spec.observation:
         raise ConfigError(f"--logdir {snapshots[0].logdir}: a run that does not observe images")
     first = snapshots[0].config
+    if limit := first.env.time_limit:
+        # What does not fit into the longest episode is refused before one is played.
+        choose_window(flags, np.zeros(limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
     with start_worker(first, "predict") as env:
-        # What does not fit into the longest episode is refused before one is played.
-        choose_window(flags, np.zeros(env.time_limit // first.env.action_repeat + 1))
         agents = [build_quietly(snapshot) for snapshot in snapshots]
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])

@@ -123,15 +123,17 @@ def _adapt(
     from dreamer_bird.envs.adapter import Adapter
     from dreamer_bird.envs.checks import Checked
 
-    own = "_max_episode_steps"  # as gymnasium's wrapper calls it, which is part of many a factory
-    limit = env.get_wrapper_attr(own) if env.has_wrapper_attr(own) else None
+    name = "_max_episode_steps"  # as gymnasium's wrapper has it, which is part of many a factory
+    limit = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
     limit = int(limit) if isinstance(limit, Integral) else None
-    steps = time_limit or limit or default_time_limit(task) or EPISODE
+    own = limit or default_time_limit(task)
+    steps = time_limit or own or EPISODE
+    if limit:
+        env.set_wrapper_attr(name, steps)
     notes, end = [], f"{task}: its episodes end at {steps:,} environment steps"
-    if limit and steps != limit:
-        env.set_wrapper_attr(own, steps)
-        notes.append(f"{end} by --env.time_limit, not at its own limit of {limit:,}")
-    if not (time_limit or limit or default_time_limit(task)):
+    if own and steps != own:
+        notes.append(f"{end} by --env.time_limit, not at its own limit of {own:,}")
+    if not (time_limit or own):
         notes.append(f"{end}, since it names no limit: --env.time_limit sets another")
     if kind != "dmc":  # which keeps to its spaces, and whose steps would take a third longer
         env = Checked(task, env)

@@ -351,3 +351,32 @@ def test_a_run_that_is_refused_leaves_nothing_behind(folder):
     words = "run.py: bad:Bad: observation is float64 (2,) instead of float32 (2,)\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", words)
     assert set(folder.iterdir()) - before <= {folder / "__pycache__"}
+
+
+def test_what_is_refused_after_the_logdir_exists_is_a_failure(folder):
+    """A worker dies, and its environment cannot be made again."""
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    code = """
+        import os
+        from pathlib import Path
+        from point import Point
+
+        class Once(Point):
+            def __init__(self):
+                if Path("died").exists():
+                    raise KeyError("the robot is gone")
+
+            def step(self, action):
+                Path("died").touch()
+                os._exit(3)
+    """
+    write(folder, "once", code)
+    done = command("--task", "once:Once", "--obs", "state", "--configs", "debug", "--logdir", "run")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+    assert "run.py: once:Once: KeyError: 'the robot is gone' (" in done.stderr
+    assert (folder / "run" / "checkpoints").is_dir()
+    again = command(
+        "--task", "once:Once", "--obs", "state", "--configs", "debug", "--logdir", "new"
+    )
+    assert again.returncode == 2 and again.stderr.startswith("run.py: once:Once: KeyError: ")
+    assert again.stderr.count("\n") == 1 and not (folder / "new").exists()
