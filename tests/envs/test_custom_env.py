@@ -229,6 +229,77 @@ def test_what_a_factory_can_do_is_tried_and_arguments_reach_it(folder):
         assert env.reset(0)["image"].max() > 200
 
 
+CREATORS = """
+    from functools import partial
+
+    import gymnasium, numpy as np
+    from gymnasium.envs.mujoco import MujocoEnv
+    from gymnasium.envs.registration import register
+    from gymnasium.spaces import Box
+    from point import Point
+
+    class Asked(Point):
+        def __init__(self, bright, render_mode=None):
+            self.render_mode, self.bright = render_mode, bright
+
+        def render(self):
+            return np.full((8, 8, 3), self.bright, np.uint8) if self.render_mode else None
+
+    class NoWords(Point):
+        render_mode = None
+
+        def __init__(self):
+            pass
+
+    def anything(**words):
+        return Asked(**words)
+
+    class Rod(MujocoEnv):  # takes neither width nor height
+        metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 100}
+
+        def __init__(self, render_mode=None):
+            space = Box(-np.inf, np.inf, (1,))
+            super().__init__(FOLDER + "/rod.xml", 5, space, render_mode=render_mode)
+
+        def reset_model(self):
+            self.set_state(self.init_qpos, self.init_qvel)
+            return np.zeros(1, np.float32)
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    for name, creator in {
+        "Words": anything, "Part": partial(anything, bright=200), "NoWords": NoWords, "Rod": Rod
+    }.items():
+        register(f"Made/{name}-v0", creator, max_episode_steps=7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "bright"),
+    [("Words", "{bright: 99}", 99), ("Part", None, 200), ("NoWords", None, 0), ("Rod", None, 0)],
+)
+def test_whatever_gymnasium_can_make_is_made_and_drawn(folder, name, kwargs, bright):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    (folder / "rod.xml").write_text(
+        "<mujoco><worldbody><light pos='0 0 3'/><body><joint name='j'/><geom size='.1'/></body>"
+        "</worldbody><actuator><motor joint='j' ctrlrange='-1 1'/></actuator></mujoco>"
+    )
+    write(folder, "creators", CREATORS.replace("FOLDER", repr(str(folder))))
+    with EnvWorker("probe", environment(f"gym_creators:Made/{name}-v0", kwargs=kwargs)) as env:
+        image = env.reset(0)["image"]
+        assert np.all(image == bright) if bright else image.std() > 5
+        assert env.time_limit == 7
+
+
+def test_a_creator_that_lacks_an_argument_is_told_of_the_flag(folder):
+    (folder / "point.py").write_text(EXAMPLE.read_text())
+    write(folder, "creators", CREATORS.replace("FOLDER", "''"))
+    message = refused("gym_creators:Made/Words-v0")
+    assert "missing 1 required positional argument: 'bright'" in message and "\n" not in message
+    assert ": --env.kwargs passes arguments on (" in message
+
+
 def test_an_episode_ends_at_its_own_limit_unless_a_flag_sets_another(folder):
     (folder / "point.py").write_text(EXAMPLE.read_text())
     code = """
