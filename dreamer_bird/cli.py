@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import GAMES, TASKS
+from dreamer_bird.envs import GAMES, SUITE
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
@@ -113,7 +113,7 @@ def _help() -> Iterator[str]:
     yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
     yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
     games = " ".join(f"atari_{game}" for game in GAMES)
-    tasks = (" ".join(TASKS), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
+    tasks = (" ".join(SUITE), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
     yield from _section("tasks, --task", (("", names) for names in tasks))
     yield from _section("settings and their defaults", _settings(defaults, "--"))
     for group, settings in defaults.items():

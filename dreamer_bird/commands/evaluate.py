@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, check_output, whole
+from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import build_quietly, play, read_snapshot
 from dreamer_bird.training.video import write_video
@@ -30,6 +31,8 @@ def main(arguments: list[str]) -> int:
         for number in range(flags.episodes):
             episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
             returns.append(float(episode["reward"].sum()))
+            if flags.video and "frame" not in episode:  # the worker has warned why
+                raise RunError(f"--video {flags.video}: not written")
             images += [episode["frame"]] if flags.video else []
             say(f"episode {number + 1}: return {returns[-1]:.1f}")
     if flags.video:

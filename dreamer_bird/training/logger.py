@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -17,11 +17,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
 from dreamer_bird.config import Config
+from dreamer_bird.envs.checks import named
 from dreamer_bird.training.pace import Pace, clock
 from dreamer_bird.training.video import encode_gif
 from dreamer_bird.utils.files import Arrays, replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
+_TENSORBOARD = "TensorBoard"
 
 
 class Logger:
@@ -43,7 +45,8 @@ class Logger:
         self._logdir = logdir
         self._path = logdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, size)
-        self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
+        self._given_up: set[str] = set()
+        self.attempt(_TENSORBOARD, self._open_tensorboard)
         self._console = Console(highlight=False)
         self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
         if self._console.is_terminal:
@@ -61,7 +64,7 @@ class Logger:
 
     def sync(self) -> int:
         """Write all through to the disk, and return the bytes of metrics.jsonl."""
-        self._writer.flush()
+        self.attempt(_TENSORBOARD, lambda: self._writer.flush())
         with write_errors(self._path):
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
@@ -84,31 +87,53 @@ class Logger:
             self._metrics.flush()
         self.tensorboard(step, finite)
 
+    def attempt(self, what: str, write: Callable[[], None]) -> None:
+        """Do what a run can do without; where it fails, warn, and do it no more."""
+        if what in self._given_up:
+            return
+        try:
+            write()
+        except Exception as error:  # whatever it is
+            self._given_up.add(what)
+            warnings.warn(f"{what}: {named(error)}; training goes on without it", stacklevel=2)
+
     def tensorboard(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars to TensorBoard alone."""
-        with self._writer.as_default(step):
-            for key, value in values.items():
-                tf.summary.scalar(key if "/" in key else f"update/{key}", value)
 
-    def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
-        """Write a video `[T, H, W, 3]` to TensorBoard, and if `save` to `videos/` in the logdir."""
+        def write() -> None:
+            with self._writer.as_default(step):
+                for key, value in values.items():
+                    tf.summary.scalar(key if "/" in key else f"update/{key}", value)
+
+        self.attempt(_TENSORBOARD, write)
+
+    def video(
+        self, step: int, name: str, frames: Callable[[], np.ndarray], save: bool = False
+    ) -> None:
+        """Write what `frames` returns, a video `[T, H, W, 3]`, as far as that is possible.
+
+        To TensorBoard, and if `save` to `videos/` in the logdir.
+        """
+        self.attempt(f"video {name}", lambda: self._video(step, name, frames(), save))
+
+    def _video(self, step: int, name: str, frames: np.ndarray, save: bool) -> None:
         gif = encode_gif(frames, FRAMES_PER_SECOND)
-        summary = Summary()
-        image = Summary.Image(
-            height=frames.shape[1],
-            width=frames.shape[2],
-            colorspace=3,
-            encoded_image_string=gif,
-        )
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
-        summary.value.add(tag=name, image=image, metadata=metadata)
-        with self._writer.as_default(step):
-            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+        self.attempt(_TENSORBOARD, lambda: self._show(step, name, gif, frames.shape))
         if save:
             path = self._logdir / "videos" / f"{name}-{step:010d}.gif"
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
                 file.write(gif)
+
+    def _show(self, step: int, name: str, gif: bytes, shape: tuple[int, ...]) -> None:
+        summary = Summary()
+        image = Summary.Image(
+            height=shape[1], width=shape[2], colorspace=3, encoded_image_string=gif
+        )
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
+        summary.value.add(tag=name, image=image, metadata=metadata)
+        with self._writer.as_default(step):
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""
@@ -127,7 +152,10 @@ class Logger:
             self._bar.stop()
         with suppress(OSError):  # Lines are written out at once: it was told when that failed.
             self._metrics.close()
-        self._writer.close()
+        self.attempt(_TENSORBOARD, lambda: self._writer.close())
+
+    def _open_tensorboard(self) -> None:
+        self._writer = tf.summary.create_file_writer(str(self._logdir), max_queue=1000)
 
 
 class Reporter:

@@ -147,6 +147,8 @@ class ResumableRun:
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         for line in introduction(self.config, self.logdir, frame, weights):
             self.logger.say(line)
+        for note in self.eval_env.notes:
+            self.logger.say(f"note: {note}")
         if self.step:
             self.logger.say(f"resumed at step {self.step:,}")
 
