@@ -41,6 +41,24 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
+def add_logs(parser: Parser, more: str = "") -> None:
+    """Add what `compare`, `plot` and `report` take alike: logs, and what is known of returns."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help=f"logdirs, folders of them, log or score files{more}; NAME is the method they get",
+    )
+    parser.add_argument(
+        "--returns",
+        type=lambda text: text.split(","),
+        default=(),
+        metavar="KEY,...",
+        help="what other programs' logs call returns, where that is not known",
+    )
+    parser.add_argument("--no-baselines", action="store_true", help="leave out published returns")
+
+
 def whole(low: int) -> Callable[[str], int]:
     """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
 
