@@ -265,14 +265,19 @@ def _curves(series: dict[str, Series]) -> dict[str, Curve]:
 def _rows(path: Path, skip: int = 0) -> Iterator[list[str]]:
     """Yield the rows of a CSV file that are not blank."""
     with open_log(path) as file:
-        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-        lines = (line.replace("\0", "") for line in islice(text, skip, None))
-        yield from filter(None, csv.reader(lines, quoting=csv.QUOTE_MINIMAL))
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace")
+        yield from (_cells(line) for line in islice(text, skip, None) if line.strip())
+
+
+def _cells(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line.replace("\0", "").strip("\r\n")]), [])
+    except csv.Error:  # the line is broken, and longer than any value, say
+        return []
 
 
 def _header(head: bytes) -> list[str]:
-    line = head.decode("utf-8-sig", errors="replace").partition("\n")[0].strip()
-    return next(csv.reader([line]), [])
+    return _cells(head.decode("utf-8-sig", errors="replace").splitlines()[0] if head else "")
 
 
 def _find(header: list[str], names: Iterable[str]) -> int | None:
