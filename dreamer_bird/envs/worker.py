@@ -18,6 +18,8 @@ from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.processes import signal_behind
 
+SLICE = 0.25  # seconds of a wait for a worker, at once
+
 
 class WorkerError(RunError):
     """An environment that failed, died or hung; the message names its worker and says how."""
@@ -32,9 +34,9 @@ class EnvWorker:
 
     `make` is a picklable function without arguments that returns the environment. The constructor
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
-    an answer, in seconds. Every method raises `WorkerError` when the worker dies or hangs,
-    `EnvError` with what the environment raises, and the `ConfigError` with which it refuses to
-    start; so do spaces and spec, for which the first look waits.
+    an answer, in seconds in which this process ran. Every method raises `WorkerError` when the
+    worker dies or hangs, `EnvError` with what the environment raises, and the `ConfigError` with
+    which it refuses to start; so do spaces and spec, for which the first look waits.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
@@ -166,7 +168,7 @@ class EnvWorker:
     def _receive(self) -> Any:
         if self._connection.closed:
             raise WorkerError(f"{self._title} is closed")
-        if not wait([self._connection], self._timeout):
+        if not self._answers():
             self.close()
             raise WorkerError(f"{self._title} gave no answer within {self._timeout:g} s")
         try:
@@ -184,3 +186,14 @@ class EnvWorker:
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
+
+    def _answers(self) -> bool:
+        """Wait for an answer; return whether it came in time.
+
+        A wait is made of short ones that count as no longer than they should be: time in which this
+        process was suspended, and the worker with it, is none in which the worker hung.
+        """
+        whole, rest = divmod(self._timeout, SLICE)
+        return any(wait([self._connection], SLICE) for _ in range(int(whole))) or bool(
+            wait([self._connection], rest)
+        )
