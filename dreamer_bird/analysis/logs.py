@@ -168,11 +168,12 @@ def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[L
         parts = read_files([each.resolve() for each in files], returns)
     except (OSError, EOFError, zlib.error, LogError) as error:
         raise LogError(f"{files[0]}: {getattr(error, 'strerror', None) or error}") from None
-    stem = file.name.removesuffix(".gz").rpartition(".")[0]
-    tells = ".tfevents." not in file.name and stem.rpartition(".")[2] not in _TELLING_NOTHING
+    # A name may be of any bytes, which no figure can show.
+    *folders, name = (os.fsencode(part).decode(errors="replace") for part in file.parts[1:])
+    stem = name.removesuffix(".gz").rpartition(".")[0]
+    tells = ".tfevents." not in name and stem.rpartition(".")[2] not in _TELLING_NOTHING
     config = {} if tells else _read_config(file.parent)
     depth = len(root.parts) - 1 if root.is_dir() else len(file.parts)
-    folders = file.parts[1:-1]
     names = names_of(folders, depth, stem if tells else "")
     if names.task == UNKNOWN and tells and any("seed" in part.names for part in parts):
         names = names_of((*folders, f"task={stem}"), depth)  # a table of a task has its name

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
-from dreamer_bird.utils.files import check_writable
+from dreamer_bird.utils.files import check_writable, refuse_url
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +83,7 @@ def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
 
 def make_folder(flag: str, path: Path) -> None:
     """Make a folder where there is none yet; ConfigError with the system's reason if that fails."""
+    refuse_url(f"{flag} {path}", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

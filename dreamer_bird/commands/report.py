@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     page = render(logs, baselines=not flags.no_baselines)
     make_folder("--out", flags.out)
     with replacing(flags.out / FILE) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))  # a path may be of any bytes
     print(flags.out / FILE)
     return 0
 

@@ -43,7 +43,7 @@ class Logger:
         self._logdir = logdir
         self._path = logdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, size)
-        self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
+        self._writer = tf.summary.create_file_writer(os.fsencode(logdir), max_queue=1000)
         self._console = Console(highlight=False)
         self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
         if self._console.is_terminal:
