@@ -17,6 +17,7 @@ from dreamer_bird.envs import GAMES, TASKS
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
+from dreamer_bird.training.writers import check_loggers
 from dreamer_bird.utils.streams import surviving_streams
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -85,6 +86,7 @@ def _train(arguments: list[str]) -> int:
     check_split(config, hosts)
     playing = config.envs if hosts.is_chief else 0
     if hosts.is_chief:
+        check_loggers(config)
         check_logdir(config)
     from dreamer_bird.training.driver import start_worker
 

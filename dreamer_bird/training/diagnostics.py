@@ -57,7 +57,7 @@ class Diagnostics:
         errors = self._agent.model_error(batch, seed).numpy()  # [H], agent steps ahead
         logger.scalars(step, {"model_error": errors.mean()})
         ahead = {f"model_error/{h:02d}": error for h, error in enumerate(errors, 1)}
-        logger.tensorboard(step, ahead)
+        logger.beside(step, ahead)
 
     def _sample(self, purpose: str, step: int, size: int) -> tuple[Arrays, np.ndarray]:
         """Return sequences for a purpose, and a seed."""

@@ -10,13 +10,15 @@ from tensorboard.util.tensor_util import make_ndarray
 from dreamer_bird.config import load
 from dreamer_bird.training import logger as logger_module
 from dreamer_bird.training.logger import Logger, Reporter
+from dreamer_bird.training.writers import TensorBoard
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture
 def logger(tmp_path):
-    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0)
+    writers = [TensorBoard(tmp_path)]
+    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=writers)
     yield logger
     logger.close()
 
