@@ -14,6 +14,7 @@ PROTOCOL = "tensorboard.compat.proto."  # messages alone, whose import brings no
 PUBLIC = {"__version__", "load", "main", "register"}  # of the package itself
 # Each imports itself and those before it.
 ORDER = ("errors", "utils", "envs", "config", "agent", "training", "policy", "commands", "cli")
+ORDER += ("__main__",)
 # Beside that order: it reads the logs of any program, and knows no agent and no run.
 ANALYSIS = {"errors", "utils", "envs", "config", "analysis"}
 NEEDS_TENSORFLOW = {

@@ -16,7 +16,7 @@ from dreamer_bird.envs.server import serve
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
-from dreamer_bird.utils.processes import signal_behind
+from dreamer_bird.utils.processes import signal_behind, spawning
 
 SLICE = 0.25  # seconds of a wait for a worker, at once
 
@@ -136,7 +136,8 @@ class EnvWorker:
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._make, os.getpid()
         self._process = context.Process(target=serve, args=arguments, name=self._name, daemon=True)
-        self._process.start()
+        with spawning():
+            self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
