@@ -83,6 +83,15 @@ class Rule:
         return self.kind(number)
 
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")  # as their packages are called
+
+
+def _check_loggers(text: str) -> None:
+    for name in text.split(","):
+        if name not in LOGGERS:
+            raise ValueError(f"{name} is none; choose from {', '.join(LOGGERS)}")
+
+
 _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
@@ -117,6 +126,7 @@ _RULES = {
     Rule(str, nullable=True): "logdir env.camera",
     Rule(str, check=read_kwargs, nullable=True): "env.kwargs",
     Rule(str, check=check_task): "task",
+    Rule(str, check=_check_loggers): "logger",
     Rule(str, choices=tuple(OBSERVATIONS)): "obs",
     Rule(int, low=16, high=128, multiple_of=16): "env.size",
     Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
@@ -129,7 +139,7 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 NEWER = {"env.camera", "env.kwargs"}
 # What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
 RESUMABLE = {
-    *("steps", "logdir", "devices", "precision", "threads", "xla"),
+    *("steps", "logdir", "logger", "devices", "precision", "threads", "xla"),
     *("train.eval_every", "train.save_every", "train.keep", "train.max_skipped"),
     *("worker.timeout", "worker.restarts"),
 }

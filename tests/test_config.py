@@ -46,7 +46,14 @@ _REFUSED = {
     "144": "env.size",
 }
 REFUSED = [(key, value) for value, keys in _REFUSED.items() for key in keys.split()]
-REFUSED += [("steps", True), ("model.lr", False), ("steps", [3]), ("logdir", ["a"]), ("task", None)]
+REFUSED += [
+    ("logger", "wandb,tensorbord"),
+    ("steps", True),
+    ("model.lr", False),
+    ("steps", [3]),
+    ("logdir", ["a"]),
+    ("task", None),
+]
 
 
 def edited(path: Path, **blocks: object) -> Path:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.utils.processes import main_file
 
 if TYPE_CHECKING:
     import gymnasium
@@ -37,10 +38,12 @@ def register(name: str, factory: Factory) -> None:
         )
     try:
         pickle.dumps(factory)
+        if getattr(factory, "__module__", "") == "__main__" and main_file() is None:
+            raise TypeError
     except (pickle.PicklingError, AttributeError, TypeError):
         raise ConfigError(
             f"register({name!r}): {factory!r} cannot be sent to a worker process: "
-            "it must be a function or class at the top level of a module"
+            "it must be a function or class at the top level of a module or script, which is a file"
         ) from None
     FACTORIES[name] = factory
 

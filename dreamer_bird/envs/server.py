@@ -18,6 +18,7 @@ from dreamer_bird.envs.checks import flaw, named, reward_flaw
 from dreamer_bird.envs.spaces import ENV_STEPS
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.streams import Outlet
 
 
 def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
@@ -26,11 +27,12 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     Answers are (None, result), and the last one (kind of error, text) if something fails: the
     environment's own ConfigError or RunError, or `Exception` with a traceback.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # They may reach the whole group; the learner decides.
         signal.signal(number, signal.SIG_IGN)
     _die_with(parent)
     sys.unraisablehook = lambda _: None  # destructors of what could not be made, told already
+    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)  # an environment may print
     status = 0
     try:
         _forbid_tensorflow()

@@ -16,7 +16,9 @@ from dreamer_bird.envs.server import serve
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
-from dreamer_bird.utils.processes import signal_behind
+from dreamer_bird.utils.processes import signal_behind, spawning
+
+SLICE = 0.25  # seconds of a wait for a worker, at once
 
 
 class WorkerError(RunError):
@@ -36,9 +38,9 @@ class EnvWorker:
 
     `make` is a picklable function without arguments that returns the environment. The constructor
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
-    an answer, in seconds. Every method raises `WorkerError` when the worker dies or hangs,
-    `EnvError` with what the environment raises, and the `ConfigError` with which it refuses to
-    start; so do spaces, spec, limit and notes, for which the first look waits.
+    an answer, in seconds in which this process ran. Every method raises `WorkerError` when the
+    worker dies or hangs, `EnvError` with what the environment raises, and the `ConfigError` with
+    which it refuses to start; so do spaces, spec, limit and notes, for which the first look waits.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
@@ -155,7 +157,8 @@ class EnvWorker:
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._make, os.getpid()
         self._process = context.Process(target=serve, args=arguments, name=self._name, daemon=True)
-        self._process.start()
+        with spawning():
+            self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
@@ -188,7 +191,7 @@ class EnvWorker:
     def _receive(self) -> Any:
         if self._connection.closed:
             raise WorkerError(f"{self._title} is closed")
-        if not wait([self._connection], self._timeout):
+        if not self._answers():
             self.close()
             raise WorkerError(f"{self._title} gave no answer within {self._timeout:g} s")
         try:
@@ -206,3 +209,14 @@ class EnvWorker:
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
+
+    def _answers(self) -> bool:
+        """Wait for an answer; return whether it came in time.
+
+        A wait is made of short ones that count as no longer than they should be: time in which this
+        process was suspended, and the worker with it, is none in which the worker hung.
+        """
+        whole, rest = divmod(self._timeout, SLICE)
+        return any(wait([self._connection], SLICE) for _ in range(int(whole))) or bool(
+            wait([self._connection], rest)
+        )

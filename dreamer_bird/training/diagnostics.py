@@ -67,7 +67,7 @@ class Diagnostics:
             figures["followed_return"] = new["true_reward"].sum(1).mean()
         logger.scalars(step, figures)
         ahead = enumerate(found["latent_error"].mean(0), 1)
-        logger.tensorboard(step, {f"model_error/{h:02d}": error for h, error in ahead})
+        logger.beside(step, {f"model_error/{h:02d}": error for h, error in ahead})
 
     def _open_loop(self, batch: Arrays, seed: np.ndarray) -> Arrays:
         return {key: value.numpy() for key, value in self._agent.open_loop(batch, seed).items()}

@@ -1,29 +1,28 @@
-"""Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
+"""Logs: metrics.jsonl in Dreamer's keys and units, videos and the terminal."""
 
 import json
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
 from dreamer_bird.config import Config
 from dreamer_bird.envs.checks import named
 from dreamer_bird.training.pace import Pace, clock
 from dreamer_bird.training.video import encode_gif
+from dreamer_bird.training.writers import Writer
 from dreamer_bird.utils.files import Arrays, replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
-_TENSORBOARD = "TensorBoard"
 
 
 class Logger:
@@ -32,7 +31,14 @@ class Logger:
     A context, in which a terminal shows how far the run is; the end of it closes everything.
     """
 
-    def __init__(self, logdir: Path, steps: int, resumed_at: int, size: int | None):
+    def __init__(
+        self,
+        logdir: Path,
+        steps: int,
+        resumed_at: int,
+        size: int | None,
+        writers: Sequence[Writer] = (),
+    ):
         """Open the logs.
 
         Args:
@@ -41,12 +47,13 @@ class Logger:
             resumed_at: step from which the run goes on, 0 for a new one.
             size: bytes of metrics.jsonl that a checkpoint vouches for, None without one: lines
                 after it belong to updates that will be done again.
+            writers: get the same scalars.
         """
         self._logdir = logdir
         self._path = logdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, size)
         self._given_up: set[str] = set()
-        self.attempt(_TENSORBOARD, self._open_tensorboard)
+        self._writers = writers
         self._console = Console(highlight=False)
         self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
         if self._console.is_terminal:
@@ -64,14 +71,14 @@ class Logger:
 
     def sync(self) -> int:
         """Write all through to the disk, and return the bytes of metrics.jsonl."""
-        self.attempt(_TENSORBOARD, lambda: self._writer.flush())
+        self._to_writers(lambda writer: writer.flush())
         with write_errors(self._path):
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
             return self._metrics.seek(0, os.SEEK_END)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line of metrics.jsonl, and the same to TensorBoard.
+        """Write one line of metrics.jsonl, and hand the same to all writers.
 
         A value that is not finite is written as null and counted in `nonfinite`.
         """
@@ -85,7 +92,7 @@ class Logger:
         with write_errors(self._path):
             self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
             self._metrics.flush()
-        self.tensorboard(step, finite)
+        self.beside(step, finite)
 
     def attempt(self, what: str, write: Callable[[], None]) -> None:
         """Do what a run can do without; where it fails, warn, and do it no more."""
@@ -97,15 +104,9 @@ class Logger:
             self._given_up.add(what)
             warnings.warn(f"{what}: {named(error)}; training goes on without it", stacklevel=2)
 
-    def tensorboard(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars to TensorBoard alone."""
-
-        def write() -> None:
-            with self._writer.as_default(step):
-                for key, value in values.items():
-                    tf.summary.scalar(key if "/" in key else f"update/{key}", value)
-
-        self.attempt(_TENSORBOARD, write)
+    def beside(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand scalars to the writers alone."""
+        self._to_writers(lambda writer: writer.scalars(step, values))
 
     def video(
         self, step: int, name: str, frames: Callable[[], np.ndarray], save: bool = False
@@ -118,22 +119,12 @@ class Logger:
 
     def _video(self, step: int, name: str, frames: np.ndarray, save: bool) -> None:
         gif = encode_gif(frames, FRAMES_PER_SECOND)
-        self.attempt(_TENSORBOARD, lambda: self._show(step, name, gif, frames.shape))
+        self._to_writers(lambda writer: writer.gif(step, name, gif, frames.shape))
         if save:
             path = self._logdir / "videos" / f"{name}-{step:010d}.gif"
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
                 file.write(gif)
-
-    def _show(self, step: int, name: str, gif: bytes, shape: tuple[int, ...]) -> None:
-        summary = Summary()
-        image = Summary.Image(
-            height=shape[1], width=shape[2], colorspace=3, encoded_image_string=gif
-        )
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
-        summary.value.add(tag=name, image=image, metadata=metadata)
-        with self._writer.as_default(step):
-            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""
@@ -152,10 +143,11 @@ class Logger:
             self._bar.stop()
         with suppress(OSError):  # Lines are written out at once: it was told when that failed.
             self._metrics.close()
-        self.attempt(_TENSORBOARD, lambda: self._writer.close())
+        self._to_writers(lambda writer: writer.close())
 
-    def _open_tensorboard(self) -> None:
-        self._writer = tf.summary.create_file_writer(str(self._logdir), max_queue=1000)
+    def _to_writers(self, write: Callable[[Writer], None]) -> None:
+        for writer in self._writers:
+            self.attempt(writer.name, partial(write, writer))
 
 
 class Reporter:

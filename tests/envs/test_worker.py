@@ -54,6 +54,9 @@ class Counter(gymnasium.Env):
             os._exit(3)
         if self.harm == "hang":
             time.sleep(60)
+        if self.harm == "slow":
+            for _ in range(10):
+                time.sleep(0.1)
         if self.harm == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -240,6 +243,38 @@ def test_a_hanging_worker_is_given_up_and_leaves_no_process():
         env.step(np.zeros(1, np.float32))
     assert time.monotonic() - start < 4
     assert not is_running(pid)
+
+
+def test_time_in_which_all_was_suspended_is_no_hang(tmp_path):
+    """As by Ctrl-Z, a closed laptop or a scheduler: twice, each longer than the timeout."""
+    script = tmp_path / "learner.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path[:0] = {sys.path!r}
+            import test_worker
+
+            if __name__ == "__main__":
+                with test_worker.worker("slow", timeout=2.0) as env:
+                    env.reset(0)
+                    for _ in range(2):
+                        print("steps", flush=True)
+                        env.step([0.0])
+                    print("done", flush=True)
+            """
+        )
+    )
+    learner = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with learner:
+        for _ in range(2):
+            assert learner.stdout.readline() == "steps\n"
+            os.killpg(learner.pid, signal.SIGSTOP)
+            time.sleep(2.5)
+            os.killpg(learner.pid, signal.SIGCONT)
+        assert learner.stdout.read() == "done\n"
 
 
 @pytest.mark.parametrize("harm", [None, "slow to start"])

@@ -11,13 +11,15 @@ from tensorboard.util.tensor_util import make_ndarray
 from dreamer_bird.config import load
 from dreamer_bird.training import logger as logger_module
 from dreamer_bird.training.logger import Logger, Reporter
+from dreamer_bird.training.writers import TensorBoard
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture
 def logger(tmp_path):
-    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0)
+    writers = [TensorBoard(tmp_path)]
+    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=writers)
     yield logger
     logger.close()
 
@@ -92,8 +94,9 @@ def test_tensorboard_that_cannot_be_written_is_one_warning(tmp_path, logger, met
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    logger._writer = SimpleNamespace(as_default=nullcontext, flush=int, close=int)
-    setattr(logger._writer, method, fail)
+    writer = SimpleNamespace(as_default=nullcontext, flush=int, close=int)
+    setattr(writer, method, fail)
+    logger._writers[0]._writer = writer
     with pytest.warns(UserWarning, match=r"^TensorBoard: OSError: .*No space left") as caught:
         for step in (1, 2):
             logger.scalars(step, {"a": step})
