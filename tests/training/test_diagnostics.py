@@ -60,7 +60,7 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
         return {key: tf.constant(value) for key, value in found.items()}
 
     logger = SimpleNamespace(
-        scalars=lambda *line: logged.append(line), tensorboard=lambda *line: logged.append(line)
+        scalars=lambda *line: logged.append(line), beside=lambda *line: logged.append(line)
     )
     replay = SimpleNamespace(sample=lambda size, rng: {"reward": rng.normal(size=(size, 20))})
     config = load({"seed": 0, "replay.batch": 7, "replay.length": 20})
