@@ -12,6 +12,7 @@ from command_line import RUN, command
 
 from dreamer_bird.cli import main
 from dreamer_bird.commands import evaluate
+from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
@@ -231,6 +232,14 @@ def test_an_older_checkpoint_by_name(copied):
     with pytest.raises(ConfigError, match=f"a run of task {TASK}, and the checkpoint of dmc_cup"):
         read_snapshot(copied)
     assert other.exists()
+
+
+def test_a_run_from_before_there_was_a_planner_is_planned_with_by_the_defaults(copied):
+    path = copied / "config.yaml"
+    settings = Config.read(path)
+    assert settings.planner.candidates == 20
+    Config({key: value for key, value in settings.items() if key != "planner"}).save(path)
+    assert read_snapshot(copied).config.planner == load().planner
 
 
 @pytest.mark.parametrize(
