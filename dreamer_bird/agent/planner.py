@@ -6,9 +6,10 @@ from functools import partial
 import tensorflow as tf
 
 from dreamer_bird.agent.distributions import OneHot, normal_noise, split_seed
+from dreamer_bird.agent.layers import weights_read_once
 from dreamer_bird.agent.networks import DenseDecoder
 from dreamer_bird.agent.objectives import discount_weights
-from dreamer_bird.agent.rssm import State, time_major
+from dreamer_bird.agent.rssm import Carry, State, carry, time_major
 from dreamer_bird.agent.world_model import WorldModel
 from dreamer_bird.envs.spaces import Spec
 
@@ -34,9 +35,11 @@ class Planner(tf.Module):
         """Return the first actions `[B, A]` of the plans for states `[B, ...]` of a model."""
         noise_seed, search_seed = tf.unstack(tf.random.split(seed))
         # For all iterations: to draw it takes a tenth of their time, and the actions are new.
-        shape = [self._settings["horizon"], self._settings["candidates"], model.rssm.stoch_size]
-        returns = partial(self._imagined_returns, model, state, normal_noise(shape, noise_seed))
-        mean = self.search(returns, tf.shape(state["deter"])[0], search_seed)[:, 0]
+        shape = self._settings["horizon"], self._settings["candidates"]
+        noise = model.rssm.noise(shape, noise_seed)
+        returns = partial(self._imagined_returns, model, carry(state), noise)
+        with weights_read_once(model):
+            mean = self.search(returns, tf.shape(state["deter"])[0], search_seed)[:, 0]
         return OneHot(tf.math.log(mean)).mode() if self._spec.discrete else mean
 
     def search(self, returns: Returns, batch: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -66,11 +69,11 @@ class Planner(tf.Module):
         if not self._spec.discrete:
             candidates = mean[:, None] + std[:, None] * normal_noise(shape, seed)
             return tf.clip_by_value(candidates, -1, 1)
-        gumbel = -tf.math.log(-tf.math.log(tf.random.stateless_uniform(shape, seed, 1e-20)))
-        return tf.one_hot(tf.argmax(tf.math.log(mean[:, None]) + gumbel, -1), shape[-1])
+        scores = tf.math.log(mean[:, None]) + OneHot.noise(shape, seed)
+        return tf.one_hot(tf.argmax(scores, -1), shape[-1])
 
     def _imagined_returns(
-        self, model: WorldModel, state: State, noise: tf.Tensor, candidates: tf.Tensor
+        self, model: WorldModel, state: Carry, noise: tf.Tensor, candidates: tf.Tensor
     ) -> tf.Tensor:
         """Return r_1 + g_1 r_2 + ... of a rollout of each candidate, `[B, J]`.
 
@@ -78,18 +81,15 @@ class Planner(tf.Module):
         last state takes the place of its reward, which is a part of it.
         """
         count, horizon, actions = candidates.shape[1:]
-        start = {key: tf.repeat(state[key], count, 0) for key in ("stoch", "deter")}
         batch, rssm = tf.shape(candidates)[0], model.rssm
 
-        def step(state: State, element: tuple) -> State:
+        def step(before: Carry, element: tuple) -> Carry:
             action, noise = element
-            # Its own sample depends on the batch; it goes unused, so that none is drawn.
-            prior = rssm.img_step(state, action, tf.zeros([2], tf.int32))
-            stoch = prior["mean"] + prior["std"] * tf.tile(noise, [batch, 1])
-            return {"stoch": stoch, "deter": prior["deter"]}
+            return rssm.prior_step(before, action, tf.tile(noise, [batch, 1]))
 
         sequences = time_major(tf.reshape(candidates, [-1, horizon, actions]))
-        feat = rssm.get_feat(tf.scan(step, (sequences, noise), start))
+        start = tuple(tf.repeat(x, count, 0) for x in state)
+        feat = rssm.get_feat(rssm.state(tf.scan(step, (sequences, noise), start)))
         reward = model.reward(feat).mode()
         if self._value:
             reward = tf.concat([reward[:-1], self._value(feat[-1:]).mode()], 0)
