@@ -191,10 +191,13 @@ class Agent(tf.Module):
     def open_loop(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return what `WorldModel.open_loop` does of a batch as the replay gives it.
 
-        And `imagined_reward`, `[N, H]`: what the policy would earn instead, from the same states.
+        And `imagined_reward`, `[N, H]`: what the actor, if there is one, would earn instead, from
+        the same states.
         """
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
         start, found = self.world_model.open_loop(preprocess(batch), model_seed)
+        if not self.actor_critic:
+            return found
         horizon = found["reward"].shape[1]
         states, _ = self.world_model.imagine(self.actor_critic.actor, start, horizon, imagine_seed)
         reward = self.world_model.reward(self.world_model.rssm.get_feat(states)).mode()

@@ -37,6 +37,9 @@ def test_it_collects_by_plans_and_trains_the_world_model_alone(run):
     for line in blocks:
         assert not [key for key in line if key.startswith(("actor", "value", "imagined"))]
         assert line["skipped_updates"] == line["nonfinite_actions"] == 0
+    tests = [line for line in lines if "model_error_new" in line]
+    assert tests and all("followed_return" in line for line in tests)
+    assert not any("imagined_return" in line for line in tests)
     arrays, header = checkpoint.load(checkpoint.newest_first(run / "checkpoints")[0])
     assert arrays["model_optimizer/count"] == header["updates"] == 8
     parts = {name.split("/")[0] for name in arrays}
