@@ -1,8 +1,6 @@
 """The command line: commands, flags and help; TensorFlow is imported when a run starts."""
 
-import io
 import os
-import signal
 import sys
 import textwrap
 import warnings
@@ -15,10 +13,12 @@ from ruamel.yaml import YAML
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import GAMES, TASKS
+from dreamer_bird.envs import GAMES, SUITE
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
+from dreamer_bird.training.writers import check_loggers
+from dreamer_bird.utils.streams import surviving_streams
 from dreamer_bird.utils.tensorflow import quietly
 
 # What the first word may select: the module in `commands`, and what it does.
@@ -42,25 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
-            stream.reconfigure(errors="replace")
+    try:
+        with surviving_streams():
+            return _run(arguments)
+    finally:
+        warnings.formatwarning = before
+
+
+def _run(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except RunError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
         print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted", file=sys.stderr)
         return 130  # as shells report a process that was interrupted
-    finally:
-        warnings.formatwarning = before
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -86,6 +86,7 @@ def _train(arguments: list[str]) -> int:
     check_split(config, hosts)
     playing = config.envs if hosts.is_chief else 0
     if hosts.is_chief:
+        check_loggers(config)
         check_logdir(config)
     from dreamer_bird.training.driver import start_worker
 
@@ -113,7 +114,7 @@ def _help() -> Iterator[str]:
     yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
     yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
     games = " ".join(f"atari_{game}" for game in GAMES)
-    tasks = (" ".join(TASKS), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
+    tasks = (" ".join(SUITE), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
     yield from _section("tasks, --task", (("", names) for names in tasks))
     yield from _section("settings and their defaults", _settings(defaults, "--"))
     for group, settings in defaults.items():

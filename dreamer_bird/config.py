@@ -9,7 +9,15 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dreamer_bird.envs import OBSERVATIONS, check_task, default_action_repeat, may_terminate
+from dreamer_bird.envs import (
+    EPISODE,
+    OBSERVATIONS,
+    check_task,
+    default_action_repeat,
+    default_time_limit,
+    may_terminate,
+    read_kwargs,
+)
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.files import replacing
 
@@ -75,12 +83,22 @@ class Rule:
         return self.kind(number)
 
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")  # as their packages are called
+
+
+def _check_loggers(text: str) -> None:
+    for name in text.split(","):
+        if name not in LOGGERS:
+            raise ValueError(f"{name} is none; choose from {', '.join(LOGGERS)}")
+
+
 _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
-    Rule(int, low=1, high=10**12): """steps env.time_limit train.prefill train.updates
-        train.eval_every train.save_every train.keep train.max_skipped""",
+    Rule(int, low=1, high=10**12, nullable=True): "env.time_limit",
+    Rule(int, low=1, high=10**12): """steps train.prefill train.updates train.eval_every
+        train.save_every train.keep train.max_skipped""",
     Rule(int, high=1000): "worker.restarts",
     Rule(int, high=10**12): "actor.learning_starts train.prefill_steps",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
@@ -106,8 +124,10 @@ _RULES = {
     Rule(bool): "xla train.overlap env.shadows model.standardize objective.weight_value_loss",
     Rule(bool, nullable=True): "model.discount_head",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
-    Rule(str, nullable=True): "logdir",
+    Rule(str, nullable=True): "logdir env.camera",
+    Rule(str, check=read_kwargs, nullable=True): "env.kwargs",
     Rule(str, check=check_task): "task",
+    Rule(str, check=_check_loggers): "logger",
     Rule(str, choices=tuple(OBSERVATIONS)): "obs",
     Rule(int, low=16, high=128, multiple_of=16): "env.size",
     Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
@@ -116,10 +136,12 @@ _RULES = {
 }
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
+# What runs from before these settings lack, and whose null changes nothing.
+NEWER = {"env.camera", "env.kwargs"}
 # What a resumed run may change: how long it goes on, how hard it plans and what it leaves behind,
 # not what it learns.
 RESUMABLE = {
-    *("steps", "logdir", "devices", "precision", "threads", "xla"),
+    *("steps", "logdir", "logger", "devices", "precision", "threads", "xla"),
     *("train.eval_every", "train.save_every", "train.keep", "train.max_skipped"),
     *("worker.timeout", "worker.restarts"),
     *("planner.horizon", "planner.iterations", "planner.candidates", "planner.elites"),
@@ -180,11 +202,13 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
         if name not in known:
             raise ConfigError(f"--configs {name}: unknown; {nearest(name, known)}")
         chosen |= known[name]
-    chosen |= _settings(flags)
+    chosen |= (asked := _settings(flags))
     variant = chosen.get("variant", defaults["variant"])
     if variant not in variants:
         raise ConfigError(f"--variant {variant}: unknown; {nearest(variant, variants)}")
     values = defaults | variants[variant] | chosen | {"variant": variant}
+    if default_time_limit(values["task"]) is None:  # a preset knows no limit of its own
+        values["env.time_limit"] = asked.get("env.time_limit")
     values |= {key: value for key, value in _derived(values).items() if values[key] is None}
     values["logdir"] = os.path.expanduser(values["logdir"])
     _check_together(values)
@@ -198,7 +222,8 @@ def differences(saved: Config, new: Config) -> list[str]:
     return [
         f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
         for key in old | new
-        if key not in RESUMABLE and old.get(key) != new.get(key)
+        if key not in RESUMABLE
+        and old.get(key, "null" * (key in NEWER)) != new.get(key, "null" * (key in NEWER))
     ]
 
 
@@ -234,11 +259,12 @@ def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
 
 def _derived(values: Mapping) -> dict[str, object]:
     """Return what follows from other settings where it is null."""
-    task, limit = values["task"], values["env.time_limit"]
+    task, limit = values["task"], values["env.time_limit"] or EPISODE
     repeat = values["env.action_repeat"] or default_action_repeat(task)
     folder = task.replace("/", "_").replace(":", "_")
     return {
         "env.action_repeat": repeat,
+        "env.time_limit": default_time_limit(task),
         "model.discount_head": may_terminate(task),
         "train.every": limit // repeat * repeat,
         "logdir": f"logdir/{folder}/{values['variant']}/{values['seed']}",
@@ -247,10 +273,10 @@ def _derived(values: Mapping) -> dict[str, object]:
 
 def _check_together(values: Mapping) -> None:
     repeat, limit = values["env.action_repeat"], values["env.time_limit"]
-    length, capacity = values["replay.length"], values["replay.capacity"]
-    devices, batch = values["devices"], values["replay.batch"]
-    frames = limit // repeat + 1  # the first frame comes before any action
-    if repeat > limit:
+    length, devices, batch = values["replay.length"], values["devices"], values["replay.batch"]
+    # The first frame comes before any action; an environment of others may have its own limit.
+    frames = limit // repeat + 1 if limit else length
+    if limit and repeat > limit:
         raise ConfigError(f"--env.action_repeat {repeat}: longer than --env.time_limit {limit}")
     if batch % devices:
         raise ConfigError(f"--devices {devices}: must divide --replay.batch {batch} evenly")
@@ -264,15 +290,8 @@ def _check_together(values: Mapping) -> None:
     for key in ("model.decode_steps", "objective.imagine_starts"):
         if values[key] is not None and values[key] > length:
             raise ConfigError(f"--{key} {values[key]}: a sequence has {length} steps")
-    if capacity is not None and capacity < limit:
-        raise ConfigError(f"--replay.capacity {capacity}: an episode has {limit} environment steps")
-    # What is left when the oldest episode goes must still make a sequence.
-    least = limit + length * repeat
-    if may_terminate(values["task"]) and capacity is not None and capacity < least:
-        raise ConfigError(
-            f"--replay.capacity {capacity}: must be at least {least} environment steps, an episode "
-            "and a sequence"
-        )
+    if values["env.camera"] is not None and not values["task"].startswith("dmc_"):
+        raise ConfigError("--env.camera: of dmc_ tasks; others may take one by --env.kwargs")
 
 
 def _read_yaml(path: Path) -> Mapping:

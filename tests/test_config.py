@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from dreamer_bird.config import CONFIG_FILE, RULES, Config, differences, load
+from dreamer_bird.config import CONFIG_FILE, NEWER, RULES, Config, differences, load
 from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
@@ -36,16 +36,25 @@ _REFUSED = {
     "1e400": "steps model.lr",
     "null": "steps model.lr env.shadows task variant",
     "true": "steps model.lr",
-    "": "steps model.lr env.shadows task variant logdir",
+    "": "steps model.lr env.shadows task variant logdir env.camera env.kwargs",
+    "[1]": "env.kwargs",
+    "{": "env.kwargs",
+    "3: 4": "env.kwargs",
     "2147483648": "seed",
-    "999": "replay.capacity",
     "502": "replay.length",
     "1001": "env.action_repeat",
     "72": "env.size",  # no multiple of 16
     "144": "env.size",
 }
 REFUSED = [(key, value) for value, keys in _REFUSED.items() for key in keys.split()]
-REFUSED += [("steps", True), ("model.lr", False), ("steps", [3]), ("logdir", ["a"]), ("task", None)]
+REFUSED += [
+    ("logger", "wandb,tensorbord"),
+    ("steps", True),
+    ("model.lr", False),
+    ("steps", [3]),
+    ("logdir", ["a"]),
+    ("task", None),
+]
 
 
 def edited(path: Path, **blocks: object) -> Path:
@@ -194,8 +203,12 @@ def test_bad_values_are_refused_by_name(key, value):
         ({"planner.candidates": 50}, "--planner.elites 100: at most --planner.candidates 50"),
         ({"model.conv_act": "gelu"}, "--model.conv_act gelu: unknown; did you mean elu?"),
         (
-            {"env.time_limit": "2000", "replay.capacity": "1999"},
-            "--replay.capacity 1999: an episode has 2000 environment steps",
+            {"env.kwargs": "goal"},
+            "--env.kwargs goal: must be a mapping in JSON or YAML: '{goal: 3, noise: [0.1, 0.2]}'",
+        ),
+        (
+            {"env.camera": "1", "task": "gym_CartPole-v1"},
+            "--env.camera: of dmc_ tasks; others may take one by --env.kwargs",
         ),
         (
             {"env.time_limit": "90", "env.action_repeat": "91"},
@@ -301,6 +314,8 @@ def test_config_is_a_frozen_mapping():
         "time_limit": 1000,
         "size": 64,
         "shadows": True,
+        "camera": None,
+        "kwargs": None,
     }
     for change in (
         lambda: setattr(config, "steps", 1),
@@ -353,13 +368,6 @@ def test_a_failed_save_keeps_the_old_file(tmp_path):
     assert Config.read(path) == {"steps": 3}
 
 
-def test_a_replay_of_short_episodes_has_room_for_a_sequence_too():
-    flags = {"task": "gym_CartPole-v1", "env.time_limit": 500, "replay.capacity": 549}
-    with pytest.raises(ConfigError, match="must be at least 550 environment steps"):
-        load(flags)
-    load(flags | {"replay.capacity": 550})
-
-
 def test_differences_name_what_forbids_a_resume():
     saved = load({"model.deter": 200, "variant": "dreamer"})
     new = load({"model.deter": 128, "variant": "dreamer", "replay.capacity": "null"})
@@ -378,12 +386,34 @@ def test_a_setting_that_a_run_does_not_have_is_a_difference():
     assert differences(Config(settings), load()) == ["model.deter: saved nothing, now 300"]
 
 
+def test_a_run_from_before_a_setting_that_is_null_can_be_resumed():
+    settings = load({"env.time_limit": 500}).flatten()
+    saved = {key: settings[key] for key in settings.keys() - NEWER}
+    assert differences(Config(saved), load(saved)) == []
+    assert differences(Config(saved), load(saved | {"env.camera": 1})) == [
+        "env.camera: saved nothing, now 1"
+    ]
+
+
 @pytest.mark.parametrize(
-    "task, action_repeat, discount_head",
-    [("dmc_walker_walk", 2, False), ("gym_CartPole-v1", 1, True), ("random:Random", 1, True)],
+    "task, action_repeat, discount_head, limit, debug",
+    [
+        ("dmc_walker_walk", 2, False, 1000, 200),
+        ("dmc_lqr_lqr_2_1", 2, True, 1000, 200),
+        ("atari_pong", 4, True, 108_000, 200),
+        ("gym_CartPole-v1", 1, True, None, None),
+        ("random:Random", 1, True, None, None),
+    ],
 )
-def test_what_is_null_follows_from_the_task(task, action_repeat, discount_head):
+def test_what_is_null_follows_from_the_task(
+    monkeypatch, task, action_repeat, discount_head, limit, debug
+):
+    monkeypatch.setattr("dreamer_bird.envs.tasks.PathFinder.find_spec", lambda *_: True)
     config = load({"task": task})
+    assert config.env.time_limit == limit
+    # Of a limit of its own a preset knows nothing, but who gives a flag may.
+    assert load({"task": task}, ["debug"]).env.time_limit == debug
+    assert load({"task": task, "env.time_limit": 90}, ["debug"]).env.time_limit == 90
     assert config.env.action_repeat == action_repeat
     assert config.model.discount_head is discount_head
     assert config.train.every == 1000

@@ -1,11 +1,12 @@
 """Curves, and the metrics.jsonl files they come from: any number of lines in bounded memory."""
 
+import gzip
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import orjson
@@ -30,9 +31,16 @@ def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
 
     Not finite is also what float32 could never hold, beyond 1e100.
     """
-    series = _Series()
+    series = Series()
     series.add(steps, values, np.arange(len(steps)))
     return series.curve()
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a file to be read, as it is or unpacked where it is of gzip."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")
 
 
 def read_lines(path: Path) -> tuple[dict[str, Curve], int, int]:
@@ -48,7 +56,7 @@ def read_lines(path: Path) -> tuple[dict[str, Curve], int, int]:
     width that doubles as often as needed, each mean at the mean step of its points. From then on a
     repeated step adds to the mean of its bin instead of replacing the older value.
     """
-    series: dict[str, _Series] = defaultdict(_Series)
+    series: dict[str, Series] = defaultdict(Series)
     total = used = 0
     for objects, broken in _chunks(path):
         groups = defaultdict(list)  # of lines with the same keys, which become arrays at once
@@ -71,7 +79,7 @@ def read_lines(path: Path) -> tuple[dict[str, Curve], int, int]:
     return curves, total, total - used
 
 
-class _Series:
+class Series:
     """The points of one key by step, thinned when there are too many."""
 
     def __init__(self):
@@ -125,7 +133,7 @@ def _means(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _chunks(path: Path) -> Iterator[tuple[list[dict], int]]:
     """Yield objects, and the number of lines among them that are none."""
-    with path.open("rb") as file:
+    with open_log(path) as file:
         if file.read(3) != b"\xef\xbb\xbf":  # a byte order mark
             file.seek(0)
         while text := file.read(_CHUNK) + file.readline():

@@ -1,34 +1,34 @@
-"""Logs of runs: ours, the public Dreamer's and the released BIRD code's, in folders of any form."""
+"""Logs of runs: ours and those of neighbours, in folders of any form."""
 
+import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orjson
-
-from dreamer_bird.analysis.curves import Curve, make_curve, read_lines
+from dreamer_bird.analysis.curves import Curve
+from dreamer_bird.analysis.names import UNKNOWN, canonical_task, names_of
+from dreamer_bird.analysis.readers import RETURNS, LogError, Part, is_table, known, read_files
 from dreamer_bird.config import Config
-from dreamer_bird.envs import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
 FILE = "metrics.jsonl"
-RETURNS = ("test/return", "train/return")  # of evaluations, or where a log has none, of training
-UNKNOWN = "unknown"  # task of a log that neither a configuration nor the path tells
 
 _TITLES = ("Dreamer", "BIRD", "Soft-BIRD", "PlaNet", "SLAC", "D4PG", "A3C")
 _TITLE_OF = {title.lower().replace("-", "_"): title for title in _TITLES}
-_NAMES = "|".join(sorted((task.removeprefix("dmc_") for task in TASKS), key=len, reverse=True))
-_TASK = re.compile(rf"(?<![a-z])(?:dmc_)?({_NAMES})(?![a-z])")
-_OTHER_TASK = re.compile(r"^(?:dmc|gym|atari)_[a-z0-9_]+$")  # named like one
-_SEED = re.compile(r"(?:^|[_\-. ])(?:seed|s)?[_\-]?(\d+)$")
-
-
-class LogError(ConfigError):
-    """Logs that cannot be read, or that lack what is asked of them."""
+# What a run leaves, the first of it that a folder has; `joined`, if several files are one run.
+_LEFT = (
+    *(FILE, "scores.jsonl", "eval.csv", "joined:*monitor.csv", "progress.csv", "train.csv"),
+    *("*.csv", "joined:*.tfevents.*"),
+)
+_CONFIGS = ("config.yaml", ".hydra/config.yaml")
+_NUMBER = re.compile(r"(?<![v\d])\d+")  # but of versions
+_TELLING_NOTHING = {"metrics", "scores", "eval", "train", "progress", "monitor", "evaluations"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Log:
 
         LogError names the nearest keys where the log lacks it.
         """
+        if not key and self.return_key not in self.curves:
+            named = f"--returns KEY names one: {', '.join(list(self.curves)[:20])}"
+            raise LogError(f"{self.path} has no returns under a name that is known; {named}")
         key = key or self.return_key
         if key not in self.curves:
             raise LogError(f"{self.path} has no {key}: {nearest(key, self.curves)}")
@@ -64,25 +67,28 @@ def title(method: str) -> str:
     return _TITLE_OF.get(name, name) + space + rest
 
 
-def read_logs(paths: Iterable[str | Path]) -> list[Log]:
-    """Read the logs in folders (searched to any depth for metrics.jsonl) and files, each once.
+def read_logs(paths: Iterable[str | Path], returns: Iterable[str] = ()) -> list[Log]:
+    """Read the logs in folders (searched to any depth) and files, each once.
 
-    A file holds lines of metrics, or a JSON list of `{"task", "method", "seed", "xs", "ys"}` as the
-    public Dreamer's scores are kept; their `ys` become "test/return". `NAME=PATH` gives the logs
-    under a path the method NAME. Otherwise task, method and seed come from the config.yaml beside
-    the metrics, and what that lacks from the path, as `_identity` says. A method that observes
-    something else than images of 64x64 is one of its own, "bird (state)" or "bird (both, 96x96)".
+    `readers.FORMATS` are read; what is returned has the returns as "test/return" or "train/return",
+    and environment steps. Keys in `returns` are returns of evaluations. `NAME=PATH` gives the logs
+    under a path the method NAME. Otherwise task, method and seed come from the file itself, from
+    the config.yaml beside it, and what these lack from the path, as `names_of` says. A method that
+    observes something else than images of 64x64 is one of its own, "bird (state)" or "bird (both,
+    96x96)".
 
-    Warns, in one line each, of lines dropped, of paths without a log, and of two logs that claim to
-    be the same run; LogError where there is no log at all.
+    Warns, in one line each, of lines dropped, of paths without a log, of two logs that claim to be
+    the same run, and of methods that look like seeds; LogError where there is no log at all.
     """
-    found = _each(map(str, paths), _read_named)
+    returns = tuple(returns)
+    found = _each(map(str, paths), lambda word: _read_named(word, returns))
     if not found:
         raise LogError("no logs: name a logdir or a metrics.jsonl")
     logs = {}
     for log in found:
         logs.setdefault(log.path, log)
     _warn_of_twins(logs.values())
+    _warn_of_numbered(logs.values())
     return list(logs.values())
 
 
@@ -110,58 +116,88 @@ def _each(items: Iterable, read: Callable[[Any], Iterable[Log]]) -> list[Log]:
     return logs
 
 
-def _read_named(word: str) -> list[Log]:
+def _read_named(word: str, returns: tuple[str, ...]) -> list[Log]:
     """Read what `PATH` or `NAME=PATH` names."""
     name, _, path = word.partition("=")
     if name and path and not Path(word).exists():
-        return [replace(log, method=name) for log in _read(Path(path))]
-    return _read(Path(word))
+        return [replace(log, method=name) for log in _read(Path(path), returns)]
+    return _read(Path(word), returns)
 
 
-def _read(path: Path) -> list[Log]:
+def _read(path: Path, returns: tuple[str, ...]) -> list[Log]:
     """Return the logs in a file, or in a folder and all below; LogError if there are none."""
     path = path.expanduser()
     if not path.exists():
         raise LogError(f"{path}: no such file or folder")
-    files = [path]
-    if path.is_dir():  # What a run has set aside is none of its logs.
-        files = sorted(file for file in path.rglob(FILE) if file.parent.name != "damaged")
-    if not files:
-        raise LogError(f"{path}: no {FILE} in it or below")
-    return _each(files, lambda file: _read_file(file, path.resolve()))
+    runs = list(_find(path)) if path.is_dir() else [[path]]
+    if not runs:
+        raise LogError(f"{path}: no log in it or below; formats known: {known()}")
+    return _each(runs, lambda files: _read_run(files, path.resolve(), returns))
 
 
-def _read_file(file: Path, root: Path) -> list[Log]:
+def _find(root: Path) -> Iterator[list[Path]]:
+    """Yield the files of each run below a folder, and the tables of several runs."""
+    of_runs = set()  # folders, below which event files hold the same once more
+    for name, folders, names in os.walk(root):
+        folders.sort()
+        folder = Path(name)
+        if folder.name == "damaged":  # what a run has set aside is none of its logs
+            continue
+        for left in _LEFT:
+            pattern = left.removeprefix("joined:")
+            files = [folder / each for each in sorted(names) if _fits(folder / each, pattern)]
+            if not files or (".tfevents." in pattern and of_runs & {*folder.parents}):
+                continue
+            yield from [files] if left != pattern else ([file] for file in files)
+            if pattern != "*.csv":
+                of_runs.add(folder)
+            break
+
+
+def _fits(file: Path, pattern: str) -> bool:
+    """Tell whether a file, packed or not, is of a pattern; a table must begin like a log."""
+    name = file.name.removesuffix(".gz")
+    if pattern == "*.csv" and name.endswith(".json"):
+        return is_table(file)
+    return fnmatchcase(name, pattern) and (not name.endswith(".csv") or is_table(file))
+
+
+def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[Log]:
+    file = files[0].resolve()
     try:
-        with file.open("rb") as opened:
-            scores = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-        resolved = file.resolve()
-        return _read_scores(resolved) if scores else [_read_metrics(resolved, root)]
-    except (OSError, LogError) as error:
-        raise LogError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        parts = read_files([each.resolve() for each in files], returns)
+    except (OSError, EOFError, zlib.error, LogError) as error:
+        raise LogError(f"{files[0]}: {getattr(error, 'strerror', None) or error}") from None
+    # A name may be of any bytes, which no figure can show.
+    *folders, name = (os.fsencode(part).decode(errors="replace") for part in file.parts[1:])
+    stem = name.removesuffix(".gz").rpartition(".")[0]
+    tells = ".tfevents." not in name and stem.rpartition(".")[2] not in _TELLING_NOTHING
+    config = {} if tells else _read_config(file.parent)
+    depth = len(root.parts) - 1 if root.is_dir() else len(file.parts)
+    names = names_of(folders, depth, stem if tells else "")
+    if names.task == UNKNOWN and tells and any("seed" in part.names for part in parts):
+        names = names_of((*folders, f"task={stem}"), depth)  # a table of a task has its name
+    saved = {"task": config.get("task"), "method": _method(config), "seed": config.get("seed")}
+    saved = names._asdict() | {name: str(told) for name, told in saved.items() if told is not None}
+    return [_log(part, saved | part.names, file, config) for part in parts]
 
 
-def _read_metrics(file: Path, root: Path) -> Log:
-    curves, total, dropped = read_lines(file)
-    if dropped and dropped < total:
-        what = f"dropped {dropped} of {total} lines: not JSON objects with a step"
-        warnings.warn(f"{file}: {what}", stacklevel=2)
-    if not total:
-        raise LogError("is empty: has the run just started?")
-    if not curves:
-        raise LogError(f"none of its {total} lines is a JSON object with a step and a number")
-    config = _read_config(file.with_name("config.yaml")) if file.name == FILE else {}
-    saved = config.get("task"), _method(config), config.get("seed")
-    guessed = _identity(file, root)
-    names = (str(b if a is None else a) for a, b in zip(saved, guessed, strict=True))
-    return Log(*names, file, curves, config)
+def _log(part: Part, names: dict[str, str], file: Path, config: dict[str, object]) -> Log:
+    task = canonical_task(names["task"])
+    curves = part.curves
+    if task.startswith("dmc_") and part.repeat > 1:
+        curves = {key: Curve(step * part.repeat, value) for key, (step, value) in curves.items()}
+    path = Path(f"{file}{part.place}")
+    return Log(task, names["method"], names["seed"], path, curves, config)
 
 
-def _read_config(path: Path) -> dict[str, object]:
-    if not path.exists():
+def _read_config(folder: Path) -> dict[str, object]:
+    """Return the settings beside a log, under dotted names; {} where there are none."""
+    found = [path for name in _CONFIGS if (path := folder / name).is_file()]
+    if not found:
         return {}
     try:
-        return Config.read(path).flatten()
+        return Config.read(found[0]).flatten()
     except ConfigError as error:
         warnings.warn(f"{error}; going by the path instead", stacklevel=2)
         return {}
@@ -177,67 +213,28 @@ def _method(config: dict[str, object]) -> str | None:
     return f"{config['variant']} ({', '.join(others)})" if others else str(config["variant"])
 
 
-def _read_scores(file: Path) -> list[Log]:
-    try:
-        entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read_bytes()))
-    except orjson.JSONDecodeError as error:
-        raise LogError(f"no JSON list of scores: {error}") from None
-    logs = []
-    for index, entry in enumerate(entries):
-        try:
-            points = np.array([entry["xs"], entry["ys"]], float)
-            steps, values = points[:, (points[0] >= 0) & (points[0] < 2**53)]
-            names = [str(entry[name]) for name in ("task", "method", "seed")]
-        except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
-            continue
-        curve = make_curve(np.floor(steps), values)
-        if len(curve.step):
-            logs.append(Log(*names, Path(f"{file}#{index}"), {RETURNS[0]: curve}))
-    broken = len(entries) - len(logs)
-    if not logs:
-        raise LogError("no entry has task, method, seed, xs and ys")
-    if broken:
-        what = f"dropped {broken} of {len(entries)} entries without task, method, seed, xs and ys"
-        warnings.warn(f"{file}: {what}", stacklevel=2)
-    return logs
-
-
-def _identity(file: Path, root: Path) -> tuple[str, str, str]:
-    """Tell task, method and seed from a path: `task/method/seed`, `method/task/seed`, `task123/x`.
-
-    The name nearest to the file that holds a task of the suite (with or without dmc_), or failing
-    that looks like a task (dmc_..., gym_..., atari_...), gives the task. A name that is a number,
-    or ends in one behind a separator, gives the seed ("0" without one). The method is what is left
-    of the name that holds the task and of those below it; if nothing is, the name above it. Without
-    a task, the names from the given folder downwards are the method.
-    """
-    names = [*file.parent.parts[1:], *([] if file.name == FILE else [file.stem])]
-    found = [
-        (index, match)
-        for pattern in (_OTHER_TASK, _TASK)
-        for index, name in enumerate(names)
-        if (match := pattern.search(name))
-    ]
-    if found:
-        index, match = found[-1]
-        task = f"dmc_{match[1]}" if match.re is _TASK else match[0]
-        holder = names[index][: match.start()] + "_" + names[index][match.end() :]
-        left = [holder, *names[index + 1 :]]
-        above = names[index - 1] if index else UNKNOWN
-    else:
-        depth = len(root.parts) - 1 if root.is_dir() else len(names)
-        task, left, above = UNKNOWN, names[depth:] or names[-1:], names[-1] if names else UNKNOWN
-    left = [name.strip("_-. ") for name in left]
-    seeds = [match[1] for name in left if (match := _SEED.search(name))]
-    methods = [rest for name in left if (rest := _SEED.sub("", name))]
-    return task, "/".join(methods) or above, seeds[-1] if seeds else "0"
-
-
 def _warn_of_twins(logs: Iterable[Log]) -> None:
-    seen = {}
+    seen, pairs = {}, []
     for log in logs:
         first = seen.setdefault((log.task, log.method, log.seed), log)
         if first is not log:
-            run = f"{log.method} on {log.task} with seed {log.seed}"
-            hint = "counted as two seeds; NAME=PATH gives one another name"
-            warnings.warn(f"{first.path} and {log.path}: both are {run}; {hint}", stacklevel=3)
+            pairs.append((first, log))
+    if pairs:
+        first, log = pairs[0]
+        run = f"{log.method} on {log.task} with seed {log.seed}"
+        others = f" ({len(pairs) - 1} more like them)" if len(pairs) > 1 else ""
+        hint = f"counted as two seeds{others}; NAME=PATH gives one another name"
+        warnings.warn(f"{first.path} and {log.path}: both are {run}; {hint}", stacklevel=3)
+
+
+def _warn_of_numbered(logs: Iterable[Log]) -> None:
+    """Warn where each run is a method of its own, and their names differ in numbers alone."""
+    alike = defaultdict(list)
+    for log in logs:
+        alike[log.task, _NUMBER.sub("#", log.method)].append(log)
+    for (task, _), each in alike.items():
+        methods = [log.method.partition(" (")[0] for log in each]
+        if 1 < len(each) == len({*methods}):
+            what = f"{len(each)} methods of one run each on {task} ({methods[0]}, {methods[1]}"
+            hint = "if these are seeds, NAME=FOLDER gives all in a folder one name"
+            warnings.warn(f"{what}{', ...' * (len(each) > 2)}): {hint}", stacklevel=3)

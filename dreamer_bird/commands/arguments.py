@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
-from dreamer_bird.utils.files import check_writable
+from dreamer_bird.utils.files import check_writable, refuse_url
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +41,24 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
+def add_logs(parser: Parser, more: str = "") -> None:
+    """Add what `compare`, `plot` and `report` take alike: logs, and what is known of returns."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help=f"logdirs, folders of them, log or score files{more}; NAME is the method they get",
+    )
+    parser.add_argument(
+        "--returns",
+        type=lambda text: text.split(","),
+        default=(),
+        metavar="KEY,...",
+        help="what other programs' logs call returns, where that is not known",
+    )
+    parser.add_argument("--no-baselines", action="store_true", help="leave out published returns")
+
+
 def whole(low: int) -> Callable[[str], int]:
     """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
 
@@ -65,6 +83,7 @@ def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
 
 def make_folder(flag: str, path: Path) -> None:
     """Make a folder where there is none yet; ConfigError with the system's reason if that fails."""
+    refuse_url(f"{flag} {path}", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,6 +19,7 @@ from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import Parser, parse_flags, whole
 from dreamer_bird.commands.updates import spec_of, time_actions, time_updates
 from dreamer_bird.config import Config, load
+from dreamer_bird.envs import EPISODE
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.processes import run_python
@@ -93,7 +94,7 @@ def measure_run(config: Config) -> dict[str, float]:
     lasts for a hundred thousand frames is no reason to wait.
     """
     every, repeat = config.train.every, config.env.action_repeat
-    limit = min(config.env.time_limit, max(every, config.replay.length * repeat))
+    limit = min(config.env.time_limit or EPISODE, max(every, config.replay.length * repeat))
     flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
     flags |= {"train.prefill_steps": 0, "actor.learning_starts": 0}
     flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS

@@ -10,7 +10,7 @@ from dreamer_bird.analysis.baselines import is_baselines, published_scores
 from dreamer_bird.analysis.logs import having, read_logs
 from dreamer_bird.analysis.summary import Question, compare_logs
 from dreamer_bird.analysis.tables import WIDTH, comparison_parts, published_parts, show
-from dreamer_bird.commands.arguments import Parser
+from dreamer_bird.commands.arguments import Parser, add_logs
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
             show(published_parts(scores), console)
         return 0
     asked = flags.at, flags.scores, flags.against, flags.key, not flags.no_baselines
-    comparison = compare_logs(having(read_logs(paths), flags.key), Question(*asked))
+    comparison = compare_logs(having(read_logs(paths, flags.returns), flags.key), Question(*asked))
     if flags.json:
         print(json.dumps(comparison, allow_nan=False))
     else:
@@ -36,13 +36,7 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser("compare", "Print tables of returns, or of any logged key, of logs.")
-    parser.add_argument(
-        "paths",
-        nargs="+",
-        metavar="[NAME=]PATH",
-        help="logdirs, folders of them, metrics.jsonl or score files, or baselines; "
-        "NAME is the method they are shown as",
-    )
+    add_logs(parser, " or baselines")
     parser.add_argument("--at", type=_steps, default=(), help="environment steps, as 1e5,5e5,1e6")
     parser.add_argument(
         "--scores", type=_numbers, default=(), help="scores to reach from below, as 500,800"
@@ -50,7 +44,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--against", metavar="METHOD", help="the method to compare others with")
     parser.add_argument("--key", help="the logged key to compare instead of returns")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--no-baselines", action="store_true", help="leave out published returns")
     return parser.parse(arguments)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, check_output, whole
-from dreamer_bird.errors import ConfigError
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
 from dreamer_bird.training.video import write_video
@@ -64,6 +64,8 @@ def play_episodes(
             for name, agent in agents.items():
                 episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
                 returns[name].append(float(episode["reward"].sum()))
+                if flags.video and "frame" not in episode:  # the worker has warned why
+                    raise RunError(f"--video {flags.video}: not written")
                 images += [episode["frame"]] if flags.video else []
             told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in returns.items())
             say(f"episode {number + 1}: {told}")

@@ -35,13 +35,15 @@ def main(arguments: list[str]) -> int:
     config = snapshot.config.replace(precision="float32")
     agent = build_quietly(snapshot._replace(config=config))
     # Whole or not at all, as everything that is written.
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
-        made = Path(folder, "model")
-        save(agent, snapshot, made)
-        difference = compare(agent, snapshot, made)
+    beside = tempfile.TemporaryDirectory(dir=parent, prefix=".export-")
+    with beside as folder, tempfile.TemporaryDirectory() as elsewhere:
+        link = Path(elsewhere, "link")  # for TensorFlow, which takes names in UTF-8 alone
+        link.symlink_to(folder)
+        save(agent, snapshot, link / "model")
+        difference = compare(agent, snapshot, link / "model")
         if not difference <= TOLERANCE:  # nor is a NaN
             raise RunError(f"{flags.out}: not written, its actions differ by {difference:.2g}")
-        made.rename(flags.out)
+        Path(folder, "model").rename(flags.out)
     print(f"{flags.out}: actions differ by {difference:.1g} over {CHECKED_STEPS} steps")
     return 0
 

@@ -14,6 +14,7 @@ import numpy as np
 from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.pickles import read_arrays
 from dreamer_bird.config import RULES, Config, load
+from dreamer_bird.envs import EPISODE
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.training import checkpoint
@@ -144,7 +145,7 @@ def write_run(config: Config, spec: Spec, step: int, arrays: Arrays) -> None:
     train = config.train
     header = {
         "step": step,
-        "episodes": step // config.env.time_limit,
+        "episodes": step // (config.env.time_limit or EPISODE),
         # Nothing is due before the next episode: there is no replay to learn from.
         "prefilled": step,
         "updates": train.updates,

@@ -7,7 +7,7 @@ from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.figures import FORMATS, write_figure
 from dreamer_bird.analysis.logs import having, read_logs
 from dreamer_bird.analysis.statistics import bands
-from dreamer_bird.commands.arguments import Parser, make_folder
+from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
 from dreamer_bird.errors import nearest
 
 
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     """Draw the figure that the command line asks for and print the paths of its files."""
     flags = _parse(arguments)
     paths = [path for path in flags.paths if not is_baselines(path)]
-    table = bands(having(read_logs(paths), flags.key), flags.key, flags.band)
+    table = bands(having(read_logs(paths, flags.returns), flags.key), flags.key, flags.band)
     make_folder("--outdir", flags.outdir)
     shown = not flags.no_baselines
     print(*write_figure(table, flags.key, shown, flags.outdir, flags.format), sep="\n")
@@ -25,12 +25,11 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser("plot", "Draw curves of returns or of any logged key, a panel for each task.")
     add = parser.add_argument
-    add("paths", nargs="+", metavar="[NAME=]PATH", help="logdirs, folders of them, or log files")
+    add_logs(parser)
     add("--outdir", type=Path, required=True, help="folder for the figure, made where needed")
     add("--key", help="logged key to draw; without it, returns")
     add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95%% bootstrap")
     add("--format", type=_formats, default=("png", "pdf"), help="one or more of png,pdf,svg")
-    add("--no-baselines", action="store_true", help="leave out the published scores and curves")
     return parser.parse(arguments)
 
 

@@ -28,7 +28,7 @@ FIGURES = (".png", ".pdf", ".svg")
 COLUMNS = 10  # of the figure, at most
 FRAMES_PER_SECOND = 4  # of the GIF
 # What an image and a step mean.
-ALIKE = ("task", "obs", "env.size", "env.action_repeat", "env.shadows")
+ALIKE = ("task", "obs", "env.size", "env.action_repeat", "env.shadows", "env.camera", "env.kwargs")
 CENTRED = {"ha": "center", "va": "center"}
 NAME = 16  # letters of a logdir that fit beside a row
 # Inches: ten columns are seven wide, the width of a page's text.
@@ -65,8 +65,9 @@ def main(arguments: list[str]) -> int:
     if "image" not in snapshots[0].spec.observation:
         raise ConfigError(f"--logdir {snapshots[0].logdir}: a run that does not observe images")
     first = snapshots[0].config
-    # What does not fit into the longest episode is refused before one is played.
-    choose_window(flags, np.zeros(first.env.time_limit // first.env.action_repeat + 1))
+    if limit := first.env.time_limit:
+        # What does not fit into the longest episode is refused before one is played.
+        choose_window(flags, np.zeros(limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
     with start_worker(first, "predict") as env:
         agents = [build_quietly(snapshot) for snapshot in snapshots]

@@ -6,7 +6,7 @@ from pathlib import Path
 from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.logs import read_logs
 from dreamer_bird.analysis.page import render
-from dreamer_bird.commands.arguments import Parser, make_folder
+from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
 from dreamer_bird.utils.files import replacing
 
 FILE = "index.html"
@@ -15,19 +15,19 @@ FILE = "index.html"
 def main(arguments: list[str]) -> int:
     """Write the page that the command line asks for and print its path."""
     flags = _parse(arguments)
-    logs = read_logs(path for path in flags.paths if not is_baselines(path))
+    paths = [path for path in flags.paths if not is_baselines(path)]
+    logs = read_logs(paths, flags.returns)
     page = render(logs, baselines=not flags.no_baselines)
     make_folder("--out", flags.out)
     with replacing(flags.out / FILE) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))  # a path may be of any bytes
     print(flags.out / FILE)
     return 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser("report", "Write one HTML page on any number of runs, to be opened offline.")
-    add = parser.add_argument
-    add("paths", nargs="+", metavar="[NAME=]PATH", help="logdirs, folders of them, or log files")
-    add("--out", type=Path, required=True, help=f"folder for {FILE}, made where needed")
-    add("--no-baselines", action="store_true", help="leave out the published scores and curves")
+    add_logs(parser)
+    told = f"folder for {FILE}, made where needed"
+    parser.add_argument("--out", type=Path, required=True, help=told)
     return parser.parse(arguments)

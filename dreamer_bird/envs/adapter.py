@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.spaces.utils import flatdim, flatten
 from PIL import Image
 
+from dreamer_bird.envs.images import as_image, kind_of, stack_problem
 from dreamer_bird.envs.spaces import ENV_STEPS, OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
@@ -23,10 +24,13 @@ _VALID = "valid are Box, Discrete, MultiBinary, MultiDiscrete, and Dict and Tupl
 class Adapter(gymnasium.Env):
     """An environment that repeats actions `[A]` and observes `image` and `state`, as `obs` says.
 
-    `image`, uint8 `[size, size, 3]`, is what the environment observes as uint8 `[height, width, 1
-    or 3]`, else what it renders; `state`, float32 `[S]`, is all else that it observes, flattened.
-    Raises `ConfigError` for spaces that do not allow it.
+    `image`, uint8 `[size, size, 3]`, is the one that the environment observes (`images.kind_of`),
+    else what it renders; `state`, float32 `[S]`, is all else that it observes, flattened, without
+    text. `notes` are lines on what of that a user may not expect. Raises `ConfigError` for spaces
+    that do not allow it.
     """
+
+    render_mode = "rgb_array"  # if it can: that is found out by trying
 
     def __init__(self, task: str, env: gymnasium.Env, *, obs: str, action_repeat: int, size: int):
         """Take an environment that keeps to its spaces, as one that is `Checked`."""
@@ -38,15 +42,14 @@ class Adapter(gymnasium.Env):
         if not self.action_space.shape[0]:
             raise ConfigError(f"{task}: its actions {env.action_space} have no elements")
         self._wanted = OBSERVATIONS[obs]
-        fields = dict(_fields(env.observation_space))
-        images = {path: space for path, space in fields.items() if _is_image(space)}
-        self._vectors = {path: space for path, space in fields.items() if path not in images}
-        problem = _problem(images)
-        self._image_path = None if problem else next(iter(images), None)
-        renders = self._image_path is not None or env.render_mode == "rgb_array"
-        self.render_mode = "rgb_array" if renders else None
-        if reason := self._why_not(problem):
+        self._fields = {"image": {}, "stack": {}, "text": {}, "vector": {}}
+        for path, space in _fields(env.observation_space):
+            self._fields[kind_of(space)][path] = space
+        images, self._vectors = self._fields["image"], self._fields["vector"]
+        self._image_path = next(iter(images), None)
+        if reason := self._why_not():
             raise ConfigError(f"{task}: --obs {obs}: {reason}")
+        self.notes = [f"{task}: {note}" for note in self._notes()]
         spaces = {}
         if "image" in self._wanted:
             spaces["image"] = Box(0, 255, (size, size, 3), np.uint8)
@@ -90,7 +93,7 @@ class Adapter(gymnasium.Env):
             if self._image_path is None:
                 image = self._env.render()
             else:
-                image = reduce(getitem, self._image_path, self._observed)
+                image = as_image(reduce(getitem, self._image_path, self._observed))
             size = self._size, self._size
             if image.shape[:2] != size:
                 whole = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
@@ -106,7 +109,7 @@ class Adapter(gymnasium.Env):
         self._image = None
         observation = {}
         if "image" in self._wanted:
-            observation["image"] = self.render()
+            observation["image"] = self._look()
         if "state" in self._wanted:
             values = [
                 flatten(space, reduce(getitem, path, self._observed))
@@ -115,21 +118,43 @@ class Adapter(gymnasium.Env):
             observation["state"] = np.concatenate(values).astype(np.float32)
         return observation
 
-    def _why_not(self, problem_of_images: str) -> str:
+    def _look(self) -> np.ndarray:
+        try:
+            return self.render()
+        except ConfigError as error:  # before the first step
+            raise ConfigError(f"{error}{': --obs state' * bool(self._vectors)}") from error
+
+    def _why_not(self) -> str:
         """Say why what is wanted cannot be observed, "" if it can."""
-        if "image" in self._wanted and problem_of_images:
-            return problem_of_images
-        if "image" in self._wanted and not self.render_mode:
-            mode, instead = self._env.render_mode, ": --obs state" if self._vectors else ""
-            return f"observes no image, and render_mode is {mode}, not rgb_array{instead}"
+        images, stacks = self._fields["image"], self._fields["stack"]
+        if "image" in self._wanted or not self._vectors:
+            for path, space in stacks.items():
+                return stack_problem(_title(path), space)
+        if "image" in self._wanted and len(images) > 1:
+            return f"{' and '.join(map(_title, images))} are images: one is the most"
         if "state" in self._wanted and not self._vectors:
-            if problem_of_images or self._image_path is not None:
+            if images:
                 return "observes an image and nothing else: --obs pixels"
+            for path in self._fields["text"]:
+                return f"{_title(path)} is text: {_VALID}"
             return f"observation_space {self._env.observation_space} is empty: {_VALID}"
         for path, space in self._vectors.items():
             if "state" in self._wanted and not isinstance(space, _FLAT):
                 return f"{_title(path)} is a {type(space).__name__}: {_VALID}"
         return ""
+
+    def _notes(self) -> Iterator[str]:
+        """Yield what of the observations is not what it seems to be, or is left out."""
+        images, stacks = self._fields["image"], self._fields["stack"]
+        for path, space in images.items():
+            if "image" in self._wanted and (space.dtype, space.shape[-1]) != (np.uint8, 3):
+                yield f"{_title(path)}, {space.dtype} {space.shape}, is seen as an image"
+        if "state" in self._wanted:
+            for path in self._fields["text"]:
+                yield f"{_title(path)} is text and left out"
+        if "image" not in self._wanted:
+            for path in images | stacks:
+                yield f"{_title(path)} is an image and left out"
 
 
 def _adapt_actions(
@@ -168,17 +193,3 @@ def _fields(space: gymnasium.Space, path: Path = ()) -> Iterator[tuple[Path, gym
 
 def _title(path: Path) -> str:
     return f"observation {'.'.join(map(str, path))!r}" if path else "observation"
-
-
-def _is_image(space: gymnasium.Space) -> bool:
-    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3
-
-
-def _problem(images: dict[Path, Box]) -> str:
-    """Say why these images are not one that an agent can see, "" if they are one or none."""
-    if len(images) > 1:
-        return f"{' and '.join(map(_title, images))} are images: one is the most"
-    for path, space in images.items():
-        if not all(space.shape) or space.shape[2] not in (1, 3):
-            return f"{_title(path)} is uint8 {space.shape}: an image is (height, width, 1 or 3)"
-    return ""

@@ -18,11 +18,13 @@ class Atari(gymnasium.Env):
 
     An agent step is `action_repeat` frames and shows the maximum of the last two, since things
     flicker; an episode begins with 1 to 30 frames in which nothing is done, and is a whole game.
+    `kwargs` are ale-py's: mode, difficulty, obs_type and others.
     """
 
-    def __init__(self, game: str, action_repeat: int = 4):
+    def __init__(self, game: str, action_repeat: int = 4, **kwargs: Any):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it prints its name
-        self._env = ale_py.AtariEnv(game, frameskip=1, repeat_action_probability=_STICKY)
+        options = {"repeat_action_probability": _STICKY} | kwargs
+        self._env = ale_py.AtariEnv(game, frameskip=1, **options)
         self._action_repeat = action_repeat
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space

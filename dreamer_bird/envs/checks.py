@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Box, Dict, Tuple
 
-from dreamer_bird.envs.rendering import RenderingError, select_backend
+from dreamer_bird.envs.rendering import RenderingError, opengl
 from dreamer_bird.errors import ConfigError, RunError
 
 _MOST = float(np.finfo(np.float32).max)
@@ -65,28 +65,23 @@ class Checked(gymnasium.Wrapper):
     def render(self) -> np.ndarray:
         """Return an image of the present state, uint8 `[height, width, 3]`.
 
-        Raises `RenderingError` where that cannot be had.
+        Raises `RenderingError` where something is missing for that, else as for a broken answer.
         """
-        if self.env.render_mode != "rgb_array":
-            raise RenderingError(
-                f"{self._task}: render_mode is {self.env.render_mode!r} instead of 'rgb_array'"
-            )
+        mode = self.env.render_mode
+        why = "" if mode == "rgb_array" else f"; its render_mode is {mode!r}, not 'rgb_array'"
         try:
             image = self.env.render()
         except DependencyNotInstalled as error:
             raise RenderingError(f"{self._task}: {one_line(error)}") from None
         except Exception as error:
-            try:
-                select_backend()
-            except RenderingError as likely_reason:
-                why = f"{type(error).__name__}: {one_line(error)} ({likely_reason})"
-                raise RenderingError(f"{self._task}: {why}") from error
-            raise
+            text = f"render() raises {named(error)}"
+            if problem := opengl().problem:
+                raise RenderingError(f"{self._task}: {text} ({problem})") from error
+            raise self._error(f"{self._task}: {text}{why}") from error
         is_image = _is_array(image) and image.dtype == np.uint8 and image.shape[2:] == (3,)
         if not (is_image and image.size):
-            self._refuse(
-                f"render() returns {_kind(image)} instead of an image, uint8 (height, width, 3)"
-            )
+            wanted = f"an image, uint8 (height, width, 3){why}"
+            self._refuse(f"render() returns {_kind(image)} instead of {wanted}")
         return image
 
     def _refuse(self, reason: str) -> None:
@@ -114,6 +109,11 @@ def reward_flaw(reward: Any) -> str:
 def one_line(value: object) -> str:
     """Return the text of any object, without line breaks."""
     return " ".join(str(value).split())
+
+
+def named(error: BaseException) -> str:
+    """Return the kind of an error and its text, in one line."""
+    return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
 def _container_flaw(space: Dict | Tuple, value: Any, name: str, title: str) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import pickle
 import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.utils.processes import main_file
 
 if TYPE_CHECKING:
     import gymnasium
 
-Factory = Callable[[], "gymnasium.Env"]
+Factory = Callable[..., "gymnasium.Env"]
 
 FACTORIES: dict[str, Factory] = {}  # by the names that `register` was given, in this process
 
@@ -36,10 +38,12 @@ def register(name: str, factory: Factory) -> None:
         )
     try:
         pickle.dumps(factory)
+        if getattr(factory, "__module__", "") == "__main__" and main_file() is None:
+            raise TypeError
     except (pickle.PicklingError, AttributeError, TypeError):
         raise ConfigError(
             f"register({name!r}): {factory!r} cannot be sent to a worker process: "
-            "it must be a function or class at the top level of a module"
+            "it must be a function or class at the top level of a module or script, which is a file"
         ) from None
     FACTORIES[name] = factory
 
@@ -51,19 +55,47 @@ def import_module_of(name: str) -> ModuleType:
     return import_module(name)
 
 
-def make_custom(task: str, factory: Factory | None = None) -> gymnasium.Env:
+def read_kwargs(text: str) -> dict[str, Any]:
+    """Return the arguments that JSON or YAML names; ValueError says what is wrong with it."""
+    import json
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        arguments = json.loads(text)
+    except ValueError:
+        try:
+            arguments = YAML(typ="safe", pure=True).load(text)
+        except YAMLError:
+            arguments = None
+    if isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments):
+        return arguments
+    raise ValueError("must be a mapping in JSON or YAML: '{goal: 3, noise: [0.1, 0.2]}'")
+
+
+def make_with(
+    make: Callable[..., gymnasium.Env], arguments: Mapping[str, Any], *options: Mapping[str, Any]
+) -> gymnasium.Env:
+    """Call `make` with these arguments and the first of these options that it takes, or none."""
+    for option in options:
+        with suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return make(**{**option, **arguments})
+    return make(**arguments)
+
+
+def make_custom(
+    task: str, factory: Factory | None = None, arguments: Mapping[str, Any] = {}
+) -> gymnasium.Env:
     """Call `factory`, or what the task `<module>:<factory>` names.
 
-    Raises `ConfigError` if there is no such factory or it returns anything else.
+    It is asked to render where it can be asked. Raises `ConfigError` if there is no such factory or
+    it returns anything else.
     """
     import gymnasium
 
-    factory = factory or _load(task)
-    try:
-        inspect.signature(factory).bind()
-    except (TypeError, ValueError) as error:  # the latter if a builtin does not tell
-        raise ConfigError(f"{task}: the factory is called without arguments: {error}") from None
-    env = factory()
+    env = make_with(factory or _load(task), arguments, {"render_mode": "rgb_array"})
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(f"{task}: returned a {type(env).__name__} instead of a gymnasium.Env")
     return env

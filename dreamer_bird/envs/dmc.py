@@ -1,6 +1,6 @@
 """Tasks of the DeepMind Control Suite. `MUJOCO_GL` must be set before this is imported."""
 
-import os
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -10,27 +10,40 @@ from dm_control.mujoco import Camera
 from dm_control.rl.control import Environment
 from gymnasium.spaces import Box, Dict
 
-from dreamer_bird.envs.rendering import NO_BACKEND, NOT_FOUND, RenderingError
+from dreamer_bird.envs.rendering import RenderingError, opengl
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.utils.files import Arrays
 
-_DOMAINS = {"cup": "ball_in_cup"}
-_CAMERAS = {"quadruped": 2}  # Follows the robot; camera 0 of the other domains does so already.
+# They follow the robot; camera 0 of the other tasks does so already, or shows all there is.
+_CAMERAS = {"quadruped": 2, "dog_fetch": 2}
+_UNBOUNDED = 1e10  # the suite's bounds of an actuator that has none, as those of lqr
 
 
 class DeepMindControl(gymnasium.Env):
-    """`dmc_<domain>_<task>` with the suite's own actions and observations, and no time limit."""
+    """`dmc_<domain>_<task>` with the suite's own actions and observations, and no time limit.
+
+    `kwargs` are the task's own, and `camera` the name or number of one. Raises `ConfigError` for a
+    camera that it does not have. Actions that the suite does not bound are those in [-1, 1].
+    """
 
     render_mode = "rgb_array"
 
-    def __init__(self, task: str, size: int, shadows: bool):
-        _, self._domain, name = task.split("_", 2)
-        self._env = _load(_DOMAINS.get(self._domain, self._domain), name)
+    def __init__(
+        self, task: str, size: int, shadows: bool, camera: str | None, kwargs: dict[str, Any]
+    ):
+        name = task.removeprefix("dmc_").replace("ball_in_cup", "cup").replace("cup", "ball_in_cup")
+        self._env = _load(name, kwargs)
         self._size, self._shadows = size, shadows
+        self._camera_id = _camera_id(task, self._env, camera)
         self._camera: Camera | None = None
         rate = round(1 / self._env.control_timestep())
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": rate}
         actions = self._env.action_spec()
-        self.action_space = Box(actions.minimum, actions.maximum, dtype=actions.dtype)
+        low, high = (
+            np.where(np.abs(bound) < _UNBOUNDED, bound, np.sign(bound))
+            for bound in (actions.minimum, actions.maximum)
+        )
+        self.action_space = Box(low, high, dtype=actions.dtype)
         fields = self._env.observation_spec().items()
         # A list keeps the suite's order, in which they become `state`; a dictionary is sorted.
         self.observation_space = Dict(
@@ -54,8 +67,8 @@ class DeepMindControl(gymnasium.Env):
     def render(self) -> np.ndarray:
         """Return an image, uint8 `[size, size, 3]`; raise `RenderingError` without OpenGL."""
         if self._camera is None:
-            if os.environ.get("MUJOCO_GL") == NO_BACKEND:
-                raise RenderingError(NOT_FOUND)
+            if problem := opengl().problem:
+                raise RenderingError(problem)
             self._camera = self._make_camera()
         # The camera returns a view of a buffer that the next frame overwrites.
         return self._camera.render().copy()
@@ -73,14 +86,29 @@ class DeepMindControl(gymnasium.Env):
         physics.model.vis.global_.offwidth = physics.model.vis.global_.offheight = self._size
         if not self._shadows:
             physics.model.vis.quality.shadowsize = 0
-        return Camera(physics, self._size, self._size, _CAMERAS.get(self._domain, 0))
+        return Camera(physics, self._size, self._size, self._camera_id)
 
 
-def _load(domain: str, task: str) -> Environment:
+def _load(name: str, kwargs: dict[str, Any]) -> Environment:
+    (domain, task) = next(pair for pair in suite.ALL_TASKS if "_".join(pair) == name)
     # The suite's own models use deprecated MJCF, about which a user can do nothing.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
-        return suite.load(domain, task, task_kwargs={"time_limit": float("inf")})
+        return suite.load(domain, task, task_kwargs={"time_limit": float("inf")} | kwargs)
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _camera_id(task: str, env: Environment, asked: str | None) -> int:
+    model = env.physics.model
+    if asked is None:
+        prefixes = (key for key in _CAMERAS if task.startswith(f"dmc_{key}"))
+        return _CAMERAS.get(next(prefixes, ""), 0)
+    ids = {model.id2name(number, "camera"): number for number in range(model.ncam)}
+    ids["free"] = -1
+    by_number = {str(number): number for number in ids.values()}
+    if asked not in ids | by_number:
+        valid = ", ".join(f"{number} ({name})" for name, number in ids.items())
+        raise ConfigError(f"--env.camera {asked}: {task} has {valid}")
+    return (ids | by_number)[asked]

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from numbers import Integral
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
-from dreamer_bird.envs.custom import FACTORIES, Factory, make_custom
-from dreamer_bird.envs.tasks import check_task, default_action_repeat, family
-from dreamer_bird.errors import ConfigError
+from dreamer_bird.envs.custom import FACTORIES, Factory, make_custom, read_kwargs
+from dreamer_bird.envs.tasks import (
+    EPISODE,
+    check_task,
+    default_action_repeat,
+    default_time_limit,
+    family,
+)
+from dreamer_bird.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import gymnasium
@@ -31,62 +39,124 @@ def make_env(
     factory: Factory | None = None,
     obs: str = "pixels",
     action_repeat: int | None = None,
-    time_limit: int = 1000,
+    time_limit: int | None = None,
     size: int = 64,
     shadows: bool = True,
+    camera: str | None = None,
+    kwargs: str | None = None,
 ) -> gymnasium.Env:
     """Make an environment whose observations `obs` selects, one of `OBSERVATIONS`.
 
     `time_limit` counts environment steps, so an episode has at most `time_limit // action_repeat`
-    agent steps. `factory` makes the environment if `task` is a registered name, and `shadows` is
-    for what MuJoCo draws. Raises `ConfigError` for a task that is unknown or cannot be observed
-    like that, and `RenderingError` where pixels cannot be rendered. Call it in a process that does
-    not import TensorFlow: with software OpenGL the two crash each other.
+    agent steps; None leaves it to the environment. `factory` makes the environment if `task` is a
+    registered name, `shadows` and `camera` are for what MuJoCo draws, and `kwargs` is text, as
+    `read_kwargs` takes it, for its constructor. What is returned has `time_limit`, environment
+    steps, and `notes`, lines on what a user may not expect.
+
+    Raises `ConfigError` for a task that is unknown, cannot be made or cannot be observed like that,
+    and `RenderingError` where pixels cannot be rendered. Call it in a process that does not import
+    TensorFlow: with software OpenGL the two crash each other.
     """
-    if factory is None:
-        try:
+    try:
+        if factory is None:
             check_task(task)
-        except ValueError as error:
-            raise ConfigError(f"{task}: {error}") from None
+        arguments = read_kwargs(kwargs) if kwargs else {}
+    except ValueError as error:
+        raise ConfigError(f"{task}: {error}") from None
+    # Here, since `python -m dreamer_bird.envs.rendering` must find it not yet imported.
+    from dreamer_bird.envs.rendering import RenderingError, opengl, prepare_opengl
+
+    kind = "custom" if factory else family(task)
+    repeat = default_action_repeat(task) if action_repeat is None else action_repeat
+    # Simulators read these when they are imported: their OpenGL, and the screen of pygame.
+    prepare_opengl()
+    if kind == "dmc" and obs != "state" and (problem := opengl().problem):
+        raise RenderingError(problem)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    try:
+        env = _make_raw(kind, task, factory, repeat, size, shadows, camera, arguments)
+        return _adapt(kind, task, env, obs, repeat, time_limit, size)
+    except RunError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a constructor does
+        raise ConfigError(f"{task}: {_told(error)}") from error
+
+
+def _make_raw(
+    kind: str,
+    task: str,
+    factory: Factory | None,
+    action_repeat: int,
+    size: int,
+    shadows: bool,
+    camera: str | None,
+    arguments: dict[str, Any],
+) -> gymnasium.Env:
+    """Return an environment of a family."""
+    if kind == "dmc":
+        from dreamer_bird.envs.dmc import DeepMindControl
+
+        return DeepMindControl(task, size, shadows, camera, arguments)
+    if kind == "gym":
+        from dreamer_bird.envs.gym import make_registered
+
+        return make_registered(task, size, shadows, arguments)
+    if kind == "atari":
+        from dreamer_bird.envs.atari import Atari
+
+        return Atari(task.removeprefix("atari_"), action_repeat, **arguments)
+    return make_custom(task, factory, arguments)
+
+
+def _adapt(
+    kind: str,
+    task: str,
+    env: gymnasium.Env,
+    obs: str,
+    repeat: int,
+    time_limit: int | None,
+    size: int,
+) -> gymnasium.Env:
+    """Return an environment as an agent sees it, with its limit and with what is to be told."""
     from gymnasium.wrappers import TimeLimit
 
     from dreamer_bird.envs.adapter import Adapter
     from dreamer_bird.envs.checks import Checked
 
-    # Here, since `python -m dreamer_bird.envs.rendering` must find it not yet imported.
-    from dreamer_bird.envs.rendering import NO_BACKEND, select_backend
-
-    kind = "custom" if factory else family(task)
-    repeat = default_action_repeat(task) if action_repeat is None else action_repeat
-    # Simulators read these when they are imported: their OpenGL, and the screen of pygame.
-    backend = select_backend(required=kind == "dmc" and obs != "state")
-    if kind == "dmc" or backend != NO_BACKEND:  # a word of dm_control's that gymnasium lacks
-        os.environ["MUJOCO_GL"] = backend
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    env, limit = _make_raw(kind, task, factory, repeat, size, shadows)
+    name = "_max_episode_steps"  # as gymnasium's wrapper has it, which is part of many a factory
+    limit = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+    limit = int(limit) if isinstance(limit, Integral) else None
+    own = limit or default_time_limit(task)
+    steps = time_limit or own or EPISODE
+    if limit:
+        env.set_wrapper_attr(name, steps)
+    notes, end = [], f"{task}: its episodes end at {steps:,} environment steps"
+    if own and steps != own:
+        notes.append(f"{end} by --env.time_limit, not at its own limit of {own:,}")
+    if not (time_limit or own):
+        notes.append(f"{end}, since it names no limit: --env.time_limit sets another")
     if kind != "dmc":  # which keeps to its spaces, and whose steps would take a third longer
         env = Checked(task, env)
-    env = TimeLimit(env, limit) if limit else env
     # An Atari game repeats actions itself, since what it shows comes of more than the last frame.
     repeats = 1 if kind == "atari" else repeat
     env = Adapter(task, env, obs=obs, action_repeat=repeats, size=size)
-    return TimeLimit(env, time_limit // repeat)
+    notes += env.notes
+    # The environment's own limit may fall within an agent step.
+    env = TimeLimit(env, steps // repeat if steps != limit else -(-steps // repeat))
+    env.time_limit, env.notes = steps, notes
+    return env
 
 
-def _make_raw(
-    kind: str, task: str, factory: Factory | None, action_repeat: int, size: int, shadows: bool
-) -> tuple[gymnasium.Env, int | None]:
-    """Return an environment of a family, and its own limit to an episode, which is not set yet."""
-    if kind == "dmc":
-        from dreamer_bird.envs.dmc import DeepMindControl
+def _told(error: BaseException) -> str:
+    """Word an error in one line; where it was raised, too, unless it is one of gymnasium's."""
+    from gymnasium.error import Error
 
-        return DeepMindControl(task, size, shadows), None
-    if kind == "gym":
-        from dreamer_bird.envs.gym import make_registered
+    from dreamer_bird.envs.checks import named, one_line
 
-        return make_registered(task, size, shadows)
-    if kind == "atari":
-        from dreamer_bird.envs.atari import Atari
-
-        return Atari(task.removeprefix("atari_"), action_repeat), None
-    return make_custom(task, factory), None
+    if isinstance(error, Error):
+        return one_line(error)
+    text = named(error) + ": --env.kwargs passes arguments on" * ("argument" in str(error))
+    while error.__cause__:
+        error = error.__cause__
+    place = extract_tb(error.__traceback__)[-1]
+    return f"{text} ({place.filename}, line {place.lineno})"

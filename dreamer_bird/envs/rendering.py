@@ -4,53 +4,124 @@ import ctypes
 import os
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from ctypes.util import find_library
+from functools import cache, partial
+from typing import NamedTuple
 
 from dreamer_bird.errors import RunError
 
-BACKENDS = ("egl", "glfw", "osmesa")  # as dm_control names them
-NO_BACKEND = "disabled"  # as dm_control names it
+BACKENDS = ("egl", "osmesa", "glfw")  # as MuJoCo names them; the first that works is taken
+NO_BACKEND = "disabled"  # as MuJoCo names it
 INSTALL_COMMAND = "sudo apt-get install libegl1 libgl1-mesa-dri libopengl0"
 NOT_FOUND = f"no OpenGL that works was found: run `{INSTALL_COMMAND}`"
+# What else MuJoCo and dm_control take for MUJOCO_GL.
+_WORDS = dict.fromkeys(("disable", "off", "false", "0"), NO_BACKEND)
+_WORDS |= dict.fromkeys(("on", "enable", "enabled", "true", "1"), "")
+_WORDS |= dict.fromkeys(("glx", "cgl", "wgl"), "glfw")
 
 
 class RenderingError(RunError):
     """No frame can be rendered on this machine; the message says what to install."""
 
 
-def select_backend(required: bool = True) -> str:
-    """Return the value for MUJOCO_GL: the one that is set, or else one that works here.
+class OpenGL(NamedTuple):
+    """An OpenGL, as MUJOCO_GL has it, and why none can be used, "" if one can."""
 
-    Where there is none it is `NO_BACKEND`, or `RenderingError` is raised if one is `required`.
-    """
-    if backend := os.environ.get("MUJOCO_GL"):
-        if backend not in BACKENDS:
-            raise RenderingError(
-                f"MUJOCO_GL={backend}: choose from {', '.join(BACKENDS)}, or unset it"
-            )
-        return backend
+    backend: str
+    problem: str = ""
+
+
+@cache
+def opengl() -> OpenGL:
+    """Return the OpenGL that MUJOCO_GL asks for, or one that works here; found out once."""
+    value = os.environ.get("MUJOCO_GL", "")
+    asked = value.lower().strip()
+    asked = _WORDS.get(asked, asked)
+    if asked == NO_BACKEND:
+        return OpenGL(NO_BACKEND, f"MUJOCO_GL={value} is set: unset it")
+    if asked not in ("", *BACKENDS):
+        words = f"choose from {', '.join(BACKENDS)}, or unset it"
+        return OpenGL(NO_BACKEND, f"MUJOCO_GL={value}: {words}")
     if sys.platform in ("darwin", "win32"):
-        return "glfw"
-    if _egl_works():
-        return "egl"
-    if find_library("OSMesa"):
-        return "osmesa"
-    if required:
-        raise RenderingError(NOT_FOUND)
-    return NO_BACKEND
+        return OpenGL("glfw")
+    if asked in ("", "egl") and (problem := _device_problem()):
+        return OpenGL(NO_BACKEND, problem)
+    preferred = asked or os.environ.get("PYOPENGL_PLATFORM", "").lower()
+    for backend in sorted(BACKENDS, key=lambda backend: backend != preferred):
+        problem = _PROBLEMS[backend]()
+        if not problem:
+            return OpenGL(backend)
+        if asked:
+            return OpenGL(NO_BACKEND, f"MUJOCO_GL={value}: {problem}: unset it")
+    return OpenGL(NO_BACKEND, NOT_FOUND)
 
 
-def _egl_works() -> bool:
+def prepare_opengl() -> None:
+    """Set the variables that simulators read when they are imported, such that they agree."""
+    os.environ["MUJOCO_GL"] = backend = opengl().backend
+    if backend != NO_BACKEND:
+        os.environ.pop("PYOPENGL_PLATFORM", None)  # MuJoCo sets it where it has to be
+    if not os.environ.get("MUJOCO_EGL_DEVICE_ID", "0").strip():
+        del os.environ["MUJOCO_EGL_DEVICE_ID"]
+
+
+def mend(text: str, chosen: str | None) -> str:
+    """Return what may help against an error, with MUJOCO_GL as it was; "" if it says so."""
+    if "MUJOCO_" in text or INSTALL_COMMAND in text:
+        return ""
+    return f"MUJOCO_GL={chosen} is set: unset it" if chosen else f"if OpenGL: {INSTALL_COMMAND}"
+
+
+def _device_problem() -> str:
+    """Say why the device that MUJOCO_EGL_DEVICE_ID names cannot be used, "" if it can."""
+    chosen, devices = os.environ.get("MUJOCO_EGL_DEVICE_ID", "").strip(), _egl_devices()
+    if not chosen or not devices:
+        return ""
+    if chosen.isdecimal() and int(chosen) < len(devices) and devices[int(chosen)]():
+        return ""
+    valid = ", ".join(str(number) for number, works in enumerate(devices) if works())
+    return f"MUJOCO_EGL_DEVICE_ID={chosen}: choose from {valid or 'none'}, or unset it"
+
+
+def _egl_problem() -> str:
     # The library alone proves nothing: without a driver behind it no display can be initialized.
+    return "" if any(works() for works in _egl_devices()) else "no EGL device can be used"
+
+
+def _osmesa_problem() -> str:
+    return "" if find_library("OSMesa") else "there is no library OSMesa"
+
+
+def _glfw_problem() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which is how it says why
+        try:
+            import glfw
+
+            works = glfw.init()
+        except Exception:  # its library may be missing
+            works = False
+    return (
+        "" if works else f"no display answers, DISPLAY is {os.environ.get('DISPLAY') or 'not set'}"
+    )
+
+
+_PROBLEMS = {"egl": _egl_problem, "osmesa": _osmesa_problem, "glfw": _glfw_problem}
+
+
+def _egl_devices() -> list[Callable[[], bool]]:
+    """Return for each device of EGL what tells whether it can be used, by trying."""
     if not (find_library("EGL") and (find_library("OpenGL") or find_library("GL"))):
-        return False
+        return []
     egl = ctypes.CDLL(find_library("EGL"))
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     addresses = [
         egl.eglGetProcAddress(name) for name in (b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT")
     ]
     if not all(addresses):
-        return False
+        return []
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     query_devices = ctypes.CFUNCTYPE(integer, integer, pointer, pointer)(addresses[0])
     get_display = ctypes.CFUNCTYPE(pointer, integer, pointer, pointer)(addresses[1])
@@ -58,8 +129,12 @@ def _egl_works() -> bool:
     devices, count = (pointer * 16)(), integer(0)
     query_devices(len(devices), devices, ctypes.byref(count))
     platform_device = 0x313F  # EGL_PLATFORM_DEVICE_EXT
-    displays = (get_display(platform_device, device, None) for device in devices[: count.value])
-    return any(display and egl.eglInitialize(display, None, None) for display in displays)
+
+    def works(device: int) -> bool:
+        display = get_display(platform_device, device, None)
+        return bool(display and egl.eglInitialize(display, None, None))
+
+    return [partial(works, device) for device in devices[: count.value]]
 
 
 def main(frames: int = 20) -> int:
@@ -76,11 +151,8 @@ def main(frames: int = 20) -> int:
         milliseconds = (time.perf_counter() - start) / frames * 1000
     except Exception as error:  # Whatever is missing, the driver's stack has its own exception.
         line = " ".join(str(error).split())
-        if chosen in BACKENDS:
-            line += f" (with MUJOCO_GL={chosen}: unset it to use an OpenGL that works)"
-        elif not chosen and INSTALL_COMMAND not in line:
-            line += f": run `{INSTALL_COMMAND}`"
-        print(f"rendering: {line}", file=sys.stderr)
+        advice = mend(line, chosen)
+        print(f"rendering: {line}{': ' * bool(advice)}{advice}", file=sys.stderr)
         return 1
     print(f"rendering: {os.environ['MUJOCO_GL']}, {milliseconds:.1f} ms a frame")
     return 0

@@ -12,12 +12,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
+import numpy as np
 
-from dreamer_bird.envs.checks import flaw, reward_flaw
-from dreamer_bird.envs.rendering import RenderingError
+from dreamer_bird.envs.checks import flaw, named, reward_flaw
 from dreamer_bird.envs.spaces import ENV_STEPS
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.streams import Outlet
 
 
 def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
@@ -26,10 +27,12 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     Answers are (None, result), and the last one (kind of error, text) if something fails: the
     environment's own ConfigError or RunError, or `Exception` with a traceback.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # They may reach the whole group; the learner decides.
         signal.signal(number, signal.SIG_IGN)
     _die_with(parent)
+    sys.unraisablehook = lambda _: None  # destructors of what could not be made, told already
+    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)  # an environment may print
     status = 0
     try:
         _forbid_tensorflow()
@@ -91,15 +94,14 @@ def _import_of_tensorflow(error: BaseException | None) -> traceback.FrameSummary
 def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
     env = make()
     try:
-        connection.send((None, (env.observation_space, env.action_space)))
+        facts = getattr(env, "time_limit", None), getattr(env, "notes", ())
+        connection.send((None, (env.observation_space, env.action_space, *facts)))
         for method, argument in _requests(connection):
             if method == "reset":
                 answer, _ = env.reset(seed=argument)
                 _check(env, answer)
             elif method == "render":
-                answer = env.render()
-            elif method == "try to render":
-                answer = _problem_of_rendering(env)
+                answer = _rendered(env)
             else:
                 observation, reward, terminated, truncated, info = env.step(argument)
                 _check(env, observation, reward)
@@ -115,15 +117,14 @@ def _check(env: gymnasium.Env, observation: Arrays, reward: float = 0.0) -> None
         raise ValueError(problem)
 
 
-def _problem_of_rendering(env: gymnasium.Env) -> str:
-    if env.render_mode != "rgb_array":
-        return f"render_mode is {env.render_mode} instead of rgb_array"
-    env.reset(seed=0)
+def _rendered(env: gymnasium.Env) -> np.ndarray | str:
+    """Return an image, or why there is none: who asked may do without."""
     try:
-        env.render()
-    except RenderingError as error:
+        return env.render()
+    except RunError as error:
         return str(error)
-    return ""
+    except Exception as error:
+        return f"render() raises {named(error)}"
 
 
 def _requests(connection: Connection) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,19 @@ dmc_finger_turn_hard dmc_hopper_hop dmc_hopper_stand dmc_pendulum_swingup dmc_qu
 dmc_quadruped_walk dmc_reacher_easy dmc_reacher_hard dmc_walker_run dmc_walker_stand
 dmc_walker_walk
 """
-TASKS = tuple(_TASKS.split())
+TASKS = tuple(_TASKS.split())  # those of Dreamer's paper
+_OTHERS = """
+dmc_acrobot_swingup_sparse dmc_ball_in_cup_catch dmc_cartpole_three_poles dmc_cartpole_two_poles
+dmc_dog_fetch dmc_dog_run dmc_dog_stand dmc_dog_trot dmc_dog_walk dmc_fish_swim dmc_fish_upright
+dmc_humanoid_CMU_run dmc_humanoid_CMU_stand dmc_humanoid_CMU_walk dmc_humanoid_run
+dmc_humanoid_run_pure_state dmc_humanoid_stand dmc_humanoid_walk dmc_lqr_lqr_2_1 dmc_lqr_lqr_6_2
+dmc_manipulator_bring_ball dmc_manipulator_bring_peg dmc_manipulator_insert_ball
+dmc_manipulator_insert_peg dmc_point_mass_easy dmc_point_mass_hard dmc_quadruped_escape
+dmc_quadruped_fetch dmc_stacker_stack_2 dmc_stacker_stack_4 dmc_swimmer_swimmer15
+dmc_swimmer_swimmer6
+"""
+SUITE = (*TASKS, *_OTHERS.split())  # all that dm_control registers; one of them has two names
+EPISODE = 1000  # environment steps at most, where neither a flag nor the environment says
 # The games of ale-py that one can play alone; named here so that a slip is told without it.
 _GAMES = """
 adventure air_raid alien amidar assault asterix asteroids atlantis atlantis2 backgammon bank_heist
@@ -50,9 +62,14 @@ def default_action_repeat(task: str) -> int:
     return {"dmc": 2, "atari": 4}.get(family(task), 1)
 
 
+def default_time_limit(task: str) -> int | None:
+    """Return the environment steps of an episode at most, None if the environment is to say."""
+    return {"dmc": EPISODE, "atari": 108_000}.get(family(task))
+
+
 def may_terminate(task: str) -> bool:
     """Return whether an episode may end for another reason than its time limit."""
-    return family(task) != "dmc"
+    return family(task) != "dmc" or task.startswith("dmc_lqr_")
 
 
 def check_task(task: str) -> None:
@@ -67,39 +84,49 @@ def check_task(task: str) -> None:
 def _problem(task: str) -> str:
     """Say why there is no such task, "" if there may be."""
     kind, name = family(task), task.partition("_")[2]
-    if task in TASKS or task in FACTORIES:
+    if task in SUITE or task in FACTORIES:
         return ""
-    if kind == "dmc":
-        return f"unknown; {nearest(task, TASKS)}"
-    if kind == "gym":
-        return _gym_problem(name)
-    if kind == "atari":
-        if name not in GAMES:
-            return f"unknown; {nearest(name, GAMES, 'atari_')}"
+    if kind == "custom":
+        return _module_problem(task)
+    if kind == "gym" and ":" in name:  # gymnasium's own way to name what a package registers
+        return _module_problem(name)
+    if kind == "atari" and name in GAMES:
         return (
             "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
         )
-    if kind == "custom":
-        return _module_problem(task)
-    close = nearest(task, (*TASKS, *(f"atari_{game}" for game in GAMES), *FACTORIES))
-    close = f"{close} " if close.startswith("did") else ""
-    return (
-        f"unknown; {close}Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, "
-        "<module>:<factory>, and names that were registered"
-    )
-
-
-def _gym_problem(env_id: str) -> str:
-    if ":" in env_id:  # gymnasium's own way to name what an installed package registers
-        return _module_problem(env_id)
     import gymnasium
 
-    if env_id in gymnasium.registry:
+    if kind == "gym" and name in gymnasium.registry:
         return ""
-    close = nearest(env_id, gymnasium.registry, "gym_")
-    if not close.startswith("did"):
-        close = "`gymnasium.pprint_registry()` lists what is"
-    return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
+    close = _suggestion(task, kind, list(gymnasium.registry))
+    if kind == "gym":
+        close = close or "`gymnasium.pprint_registry()` lists what is"
+        return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
+    valid = {
+        "dmc": f"choose from {', '.join(TASKS)}, or others, which --help lists",
+        "atari": "--help lists the games",
+        "": "Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, <module>:<factory>, and "
+        "names that were registered",
+    }
+    return f"unknown; {close or valid[kind]}"
+
+
+def _suggestion(task: str, kind: str, registered: list[str]) -> str:
+    """Word the task of any family that has this name but for its form, or else ones like it."""
+    games, gym = [f"atari_{game}" for game in GAMES], [f"gym_{env_id}" for env_id in registered]
+    same = [name for name in (*FACTORIES, *SUITE, *games, *gym[::-1]) if _core(name) == _core(task)]
+    if same and _core(task):
+        return f"did you mean {min(same, key=lambda name: '/' in name)}?"
+    name, every = task.partition("_")[2], (*SUITE, *games, *FACTORIES)
+    pools = {"atari": (name, GAMES, "atari_"), "gym": (name, registered, "gym_")}
+    close = nearest(*pools.get(kind, (task, SUITE if kind == "dmc" else every)))
+    return close if close.startswith("did") else ""
+
+
+def _core(task: str) -> str:
+    """Return what a task is called in all families: no prefix, namespace, version or signs."""
+    core = re.sub(r"^.*[:/]|^(dmc|gym|atari)_|(NoFrameskip|Deterministic)?-v\d+$", "", task)
+    return re.sub("[^a-z0-9]", "", core.lower())
 
 
 def _module_problem(named: str) -> str:

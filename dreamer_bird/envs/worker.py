@@ -16,7 +16,9 @@ from dreamer_bird.envs.server import serve
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
-from dreamer_bird.utils.processes import signal_behind
+from dreamer_bird.utils.processes import signal_behind, spawning
+
+SLICE = 0.25  # seconds of a wait for a worker, at once
 
 
 class WorkerError(RunError):
@@ -27,19 +29,23 @@ class EnvError(WorkerError):
     """What the environment itself raised; from the same state and action it would come again."""
 
 
+class FilmError(WorkerError):
+    """A worker that an image has cost, which nobody needs."""
+
+
 class EnvWorker:
     """An environment with dictionary observations, in a process that does not import TensorFlow.
 
     `make` is a picklable function without arguments that returns the environment. The constructor
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
-    an answer, in seconds. Every method raises `WorkerError` when the worker dies or hangs,
-    `EnvError` with what the environment raises, and the `ConfigError` with which it refuses to
-    start; so do spaces and spec, for which the first look waits.
+    an answer, in seconds in which this process ran. Every method raises `WorkerError` when the
+    worker dies or hangs, `EnvError` with what the environment raises, and the `ConfigError` with
+    which it refuses to start; so do spaces, spec, limit and notes, for which the first look waits.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
         self._name, self._make, self._timeout = name, pickle.dumps(make), timeout
-        self._renders: bool | None = None
+        self.films = True  # until an image cannot be had
         self.env_step = 0  # environment steps of the episode so far, which an early end cuts short
         self._start()
 
@@ -56,22 +62,17 @@ class EnvWorker:
     @property
     def spec(self) -> Spec:
         """What an agent must know of the environment."""
-        return Spec.of(*self._ready())
+        return Spec.of(*self._ready()[:2])
 
-    def can_render(self) -> bool:
-        """Return whether images can be rendered here, found out once, by trying; warn why not.
+    @property
+    def time_limit(self) -> int | None:
+        """The environment steps of an episode at most, as far as is known."""
+        return self._ready()[2]
 
-        Trying begins an episode, so ask before `reset`.
-        """
-        if "image" in self.spec.observation:
-            return True
-        if self._renders is None:
-            self._send("try to render", None)
-            problem = self._receive()
-            self._renders = not problem
-            if problem:
-                warnings.warn(f"no images are rendered: {problem}", stacklevel=2)
-        return self._renders
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what of the environment a user may not expect."""
+        return tuple(self._ready()[3])
 
     def restart(self) -> None:
         """Put a new process in the place of one that failed; its episode is lost."""
@@ -109,9 +110,31 @@ class EnvWorker:
         return tuple(answer)
 
     def render(self) -> np.ndarray:
-        """Return an image of the present state, uint8 `[H, W, 3]`; see `can_render`."""
+        """Return an image of the present state, uint8 `[H, W, 3]`.
+
+        Raises `EnvError` where there is none; the episode can go on.
+        """
         self._send("render", None)
-        return self._receive()
+        answer = self._receive()
+        if isinstance(answer, str):
+            raise EnvError(answer)
+        return answer
+
+    def film(self) -> np.ndarray | None:
+        """Return what `render` returns, None where there is nothing; warn the first time, and why.
+
+        Raises `FilmError` where the attempt has ended the worker.
+        """
+        if not self.films:
+            return None
+        try:
+            return self.render()
+        except WorkerError as error:
+            self.films = False
+            warnings.warn(f"no images are rendered: {error}", stacklevel=2)
+            if self._connection.closed:
+                raise FilmError(str(error)) from error
+            return None
 
     def close(self) -> None:
         """End the process, by force after a second; does nothing the second time."""
@@ -127,21 +150,23 @@ class EnvWorker:
         self.close()
 
     def _start(self) -> None:
-        self._spaces: tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box] | None = None
+        self._facts: tuple | None = None
         self._begun: str | None = None
         # `fork` would copy the learner with TensorFlow and its threads into the worker.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._make, os.getpid()
         self._process = context.Process(target=serve, args=arguments, name=self._name, daemon=True)
-        self._process.start()
+        with spawning():
+            self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
-    def _ready(self) -> tuple[gymnasium.spaces.Dict, gymnasium.spaces.Box]:
-        if self._spaces is None:
-            self._spaces = self._receive()
-        return self._spaces
+    def _ready(self) -> tuple:
+        """Return observation space, action space, time limit and notes."""
+        if self._facts is None:
+            self._facts = self._receive()
+        return self._facts
 
     def _begin(self, method: str, argument: Any) -> None:
         self._send(method, argument)
@@ -166,7 +191,7 @@ class EnvWorker:
     def _receive(self) -> Any:
         if self._connection.closed:
             raise WorkerError(f"{self._title} is closed")
-        if not wait([self._connection], self._timeout):
+        if not self._answers():
             self.close()
             raise WorkerError(f"{self._title} gave no answer within {self._timeout:g} s")
         try:
@@ -184,3 +209,14 @@ class EnvWorker:
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
+
+    def _answers(self) -> bool:
+        """Wait for an answer; return whether it came in time.
+
+        A wait is made of short ones that count as no longer than they should be: time in which this
+        process was suspended, and the worker with it, is none in which the worker hung.
+        """
+        whole, rest = divmod(self._timeout, SLICE)
+        return any(wait([self._connection], SLICE) for _ in range(int(whole))) or bool(
+            wait([self._connection], rest)
+        )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import random_action
-from dreamer_bird.envs.worker import EnvError, EnvWorker, WorkerError
+from dreamer_bird.envs.worker import EnvError, EnvWorker, FilmError, WorkerError
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import Act, collect_episodes
 from dreamer_bird.training.watchdog import Streak
@@ -83,7 +83,7 @@ class Collector:
         """Return the episodes with these numbers, played by `act`; try again after failures.
 
         Up to `worker.restarts` times: with the same seeds if a worker was killed, with new ones if
-        an environment raised an error.
+        an environment raised an error. A failure to render, which `frames` asks for, is none.
         """
         bad_actions, nonfinite, _ = self.to_save()
         envs, seed = self._envs[: len(numbers)], self._config.seed
@@ -98,6 +98,10 @@ class Collector:
                 self._check()  # a signal to the process group may have killed the worker: then stop
                 if not isinstance(error, WorkerError):
                     raise
+                if isinstance(error, FilmError):  # it warned, and films no more
+                    for env in envs:
+                        env.restart()
+                    return self.play(act, purpose, numbers)
                 if isinstance(error, EnvError) or not restarts_left:
                     self._attempt += 1
                 if not restarts_left:

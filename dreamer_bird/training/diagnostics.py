@@ -37,14 +37,13 @@ class Diagnostics:
 
     def measure(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
-        films = self._env.can_render()
         act = self.collector.policy("evaluate", episodes, training=False)
-        (episode,) = self.collector.play(act, "evaluation environment", [step], films)
-        if films:
-            logger.video(step, "evaluation", episode["frame"], save=True)
+        (episode,) = self.collector.play(act, "evaluation environment", [step], frames=True)
+        if "frame" in episode:
+            logger.video(step, "evaluation", lambda: episode["frame"], save=True)
         if self._replay.holds_a_sequence:  # what is predicted ends with the episode
             if "image" in self._env.spec.observation:
-                logger.video(step, "open_loop", self._open_loop_video(step))
+                logger.video(step, "open_loop", lambda: self._open_loop_video(step))
             self._log_predictions(step, episode, logger)
         return episode
 
@@ -69,7 +68,7 @@ class Diagnostics:
             figures["followed_return"] = new["true_reward"].sum(1).mean()
         logger.scalars(step, figures)
         ahead = enumerate(found["latent_error"].mean(0), 1)
-        logger.tensorboard(step, {f"model_error/{h:02d}": error for h, error in ahead})
+        logger.beside(step, {f"model_error/{h:02d}": error for h, error in ahead})
 
     def _open_loop(self, batch: Arrays, seed: np.ndarray) -> Arrays:
         return {key: value.numpy() for key, value in self._agent.open_loop(batch, seed).items()}

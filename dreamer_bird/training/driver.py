@@ -33,8 +33,8 @@ def collect_episodes(
 
     An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay, and
     `env_step`, environment steps since the reset; with `frames` also `frame`, what a viewer sees,
-    uint8 `[T + 1, H, W, 3]`. An environment whose episode has ended waits for the others, and the
-    actions for it are ignored.
+    uint8 `[T + 1, H, W, 3]`, unless one of them cannot be rendered. An environment whose episode
+    has ended waits for the others, and the actions for it are ignored.
     """
     with watch("render"):
         for env, seed in zip(envs, seeds, strict=True):
@@ -55,7 +55,10 @@ def collect_episodes(
                 if ended:
                     playing.remove(number)
         step += 1
-    return [{key: np.stack([row[key] for row in rows]) for key in rows[0]} for rows in episodes]
+    return [
+        {key: np.stack([row[key] for row in rows]) for key in rows[0] if rows[-1][key] is not None}
+        for rows in episodes
+    ]
 
 
 def _first_row(env: EnvWorker, frames: bool) -> Arrays:
@@ -82,5 +85,5 @@ def _row(
         "env_step": env.env_step,
     }
     if frames:
-        row["frame"] = obs["image"] if "image" in obs else env.render()
+        row["frame"] = obs["image"] if "image" in obs else env.film()
     return row

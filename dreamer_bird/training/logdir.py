@@ -21,7 +21,7 @@ def check_logdir(config: Config) -> None:
     Raises ConfigError, or ResumeError that names the differing settings.
     """
     logdir = Path(config.logdir)
-    check_writable(f"--logdir {logdir}", logdir)
+    check_writable(f"--logdir {config.logdir}", logdir)
     saved = _config_file(logdir)
     try:
         settings = Config.read(saved) if saved.exists() else None

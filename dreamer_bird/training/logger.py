@@ -1,24 +1,25 @@
-"""Logs: metrics.jsonl in Dreamer's keys and units, TensorBoard, videos and the terminal."""
+"""Logs: metrics.jsonl in Dreamer's keys and units, videos and the terminal."""
 
 import json
 import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
 from dreamer_bird.config import Config
+from dreamer_bird.envs.checks import named
 from dreamer_bird.training.pace import Pace, clock
 from dreamer_bird.training.video import encode_gif
+from dreamer_bird.training.writers import Writer
 from dreamer_bird.utils.files import Arrays, replacing, set_aside, write_errors
 
 FRAMES_PER_SECOND = 25
@@ -30,7 +31,14 @@ class Logger:
     A context, in which a terminal shows how far the run is; the end of it closes everything.
     """
 
-    def __init__(self, logdir: Path, steps: int, resumed_at: int, size: int | None):
+    def __init__(
+        self,
+        logdir: Path,
+        steps: int,
+        resumed_at: int,
+        size: int | None,
+        writers: Sequence[Writer] = (),
+    ):
         """Open the logs.
 
         Args:
@@ -39,11 +47,13 @@ class Logger:
             resumed_at: step from which the run goes on, 0 for a new one.
             size: bytes of metrics.jsonl that a checkpoint vouches for, None without one: lines
                 after it belong to updates that will be done again.
+            writers: get the same scalars.
         """
         self._logdir = logdir
         self._path = logdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, size)
-        self._writer = tf.summary.create_file_writer(str(logdir), max_queue=1000)
+        self._given_up: set[str] = set()
+        self._writers = writers
         self._console = Console(highlight=False)
         self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
         if self._console.is_terminal:
@@ -61,14 +71,14 @@ class Logger:
 
     def sync(self) -> int:
         """Write all through to the disk, and return the bytes of metrics.jsonl."""
-        self._writer.flush()
+        self._to_writers(lambda writer: writer.flush())
         with write_errors(self._path):
             self._metrics.flush()
             os.fsync(self._metrics.fileno())
             return self._metrics.seek(0, os.SEEK_END)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line of metrics.jsonl, and the same to TensorBoard.
+        """Write one line of metrics.jsonl, and hand the same to all writers.
 
         A value that is not finite is written as null and counted in `nonfinite`.
         """
@@ -82,28 +92,34 @@ class Logger:
         with write_errors(self._path):
             self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
             self._metrics.flush()
-        self.tensorboard(step, finite)
+        self.beside(step, finite)
 
-    def tensorboard(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars to TensorBoard alone."""
-        with self._writer.as_default(step):
-            for key, value in values.items():
-                tf.summary.scalar(key if "/" in key else f"update/{key}", value)
+    def attempt(self, what: str, write: Callable[[], None]) -> None:
+        """Do what a run can do without; where it fails, warn, and do it no more."""
+        if what in self._given_up:
+            return
+        try:
+            write()
+        except Exception as error:  # whatever it is
+            self._given_up.add(what)
+            warnings.warn(f"{what}: {named(error)}; training goes on without it", stacklevel=2)
 
-    def video(self, step: int, name: str, frames: np.ndarray, save: bool = False) -> None:
-        """Write a video `[T, H, W, 3]` to TensorBoard, and if `save` to `videos/` in the logdir."""
+    def beside(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand scalars to the writers alone."""
+        self._to_writers(lambda writer: writer.scalars(step, values))
+
+    def video(
+        self, step: int, name: str, frames: Callable[[], np.ndarray], save: bool = False
+    ) -> None:
+        """Write what `frames` returns, a video `[T, H, W, 3]`, as far as that is possible.
+
+        To TensorBoard, and if `save` to `videos/` in the logdir.
+        """
+        self.attempt(f"video {name}", lambda: self._video(step, name, frames(), save))
+
+    def _video(self, step: int, name: str, frames: np.ndarray, save: bool) -> None:
         gif = encode_gif(frames, FRAMES_PER_SECOND)
-        summary = Summary()
-        image = Summary.Image(
-            height=frames.shape[1],
-            width=frames.shape[2],
-            colorspace=3,
-            encoded_image_string=gif,
-        )
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
-        summary.value.add(tag=name, image=image, metadata=metadata)
-        with self._writer.as_default(step):
-            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+        self._to_writers(lambda writer: writer.gif(step, name, gif, frames.shape))
         if save:
             path = self._logdir / "videos" / f"{name}-{step:010d}.gif"
             path.parent.mkdir(exist_ok=True)
@@ -127,7 +143,11 @@ class Logger:
             self._bar.stop()
         with suppress(OSError):  # Lines are written out at once: it was told when that failed.
             self._metrics.close()
-        self._writer.close()
+        self._to_writers(lambda writer: writer.close())
+
+    def _to_writers(self, write: Callable[[Writer], None]) -> None:
+        for writer in self._writers:
+            self.attempt(writer.name, partial(write, writer))
 
 
 class Reporter:

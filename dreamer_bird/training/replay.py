@@ -64,7 +64,10 @@ class Replay:
         return any(len(episode["reward"]) >= self._length for _, episode in self._episodes)
 
     def add(self, name: str, episode: Arrays) -> None:
-        """Write an episode to disk, then hold it and let the oldest beyond the capacity go."""
+        """Write an episode to disk, then hold it and let go of the oldest beyond the capacity.
+
+        Of these as many stay as a sequence needs.
+        """
         save_arrays(self._directory / f"{name}.npz", episode, compress=True)
         self._hold(name, episode)
 
@@ -141,6 +144,9 @@ class Replay:
     def _hold(self, name: str, episode: Arrays) -> None:
         self._episodes.append((name, episode))
         while self._capacity is not None and self.steps > self._capacity:
+            oldest = len(self._episodes[0][1]["reward"]) - 1
+            if self.steps - oldest < self._length:  # what is left must still make a sequence
+                break
             self._episodes.popleft()
 
     def _checked(self, path: Path) -> Arrays:

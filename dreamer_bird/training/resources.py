@@ -6,20 +6,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer_bird.config import Config
+from dreamer_bird.envs import EPISODE
 from dreamer_bird.utils.tensorflow import uses_onednn
+
+
+def replay_steps(config: Config) -> int:
+    """Return the environment steps in the replay when it is full, or at the end of the run."""
+    limit = config.env.time_limit or EPISODE  # the replay holds an episode at least
+    capacity = config.replay.capacity
+    return min(config.steps, max(capacity, limit) if capacity else config.steps)
 
 
 def replay_bytes(config: Config, frame_bytes: int) -> float:
     """Return the memory of the replay when it is full, or at the end of the run."""
-    steps = min(config.steps, config.replay.capacity or config.steps)
-    return steps / config.env.action_repeat * frame_bytes
+    return replay_steps(config) / config.env.action_repeat * frame_bytes
 
 
 def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float:
     """Return the disk that episodes and checkpoints take, besides logs and videos."""
     # One checkpoint more than is kept while the newest is written. Those before it may need
     # episodes that have left the replay since; all are compressed, how much depends on the task.
-    between = max(config.train.save_every, config.env.time_limit) / config.env.action_repeat
+    limit = config.env.time_limit or EPISODE
+    between = max(config.train.save_every, limit) / config.env.action_repeat
     most = replay_bytes(config, frame_bytes) + (config.train.keep + 1) * checkpoint_bytes
     return most + (config.train.keep * between * frame_bytes if config.replay.capacity else 0)
 
@@ -38,8 +46,7 @@ def introduction(
         message = "nothing will be learned: --steps is not above --train.prefill_steps"
         warnings.warn(message, stacklevel=2)
     yield f"logdir {logdir}"
-    full = replay_bytes(config, frame_bytes)
-    steps = min(config.steps, config.replay.capacity or config.steps)
+    steps, full = replay_steps(config), replay_bytes(config, frame_bytes)
     yield f"replay of {steps:,} environment steps, {full / 1e9:.2f} GB of memory when full"
     most = disk_bytes(config, frame_bytes, checkpoint_bytes)
     free = shutil.disk_usage(logdir).free

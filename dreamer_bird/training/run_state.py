@@ -18,6 +18,7 @@ from dreamer_bird.training.overlap import OverlappingCollector
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak
+from dreamer_bird.training.writers import open_writers
 from dreamer_bird.utils.files import Arrays, ReadError
 from dreamer_bird.utils.timer import Stopwatch
 
@@ -67,7 +68,8 @@ class ResumableRun:
         self.diagnostics = Diagnostics(config, self.agent, eval_env, self.replay, check)
         metrics_size = self._restore()
         team.share_weights(self.agent)
-        self.logger = Logger(logdir, config.steps, self.step, metrics_size)
+        writers = open_writers(config, logdir)
+        self.logger = Logger(logdir, config.steps, self.step, metrics_size, writers)
         self.reporter = Reporter(self.logger, config, self.step)
         self._introduce()
         if metrics_size is None:
@@ -147,6 +149,8 @@ class ResumableRun:
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         for line in introduction(self.config, self.logdir, frame, weights):
             self.logger.say(line)
+        for note in self.eval_env.notes:
+            self.logger.say(f"note: {note}")
         if self.step:
             self.logger.say(f"resumed at step {self.step:,}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dreamer_bird.config import RESUMABLE, RULES, Config, load
+from dreamer_bird.config import NEWER, RESUMABLE, RULES, Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -97,7 +97,7 @@ def _read_config(logdir: Path) -> Config:
         raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
     settings = Config.read(path).flatten()
     # What a resumed run may change, a run of before may lack.
-    missing = [key for key in RULES if key not in settings and key not in RESUMABLE]
+    missing = [key for key in RULES if key not in {*settings, *RESUMABLE, *NEWER}]
     if missing:
         raise ConfigError(f"{path}: lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
     try:

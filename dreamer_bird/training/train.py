@@ -1,8 +1,8 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 import tensorflow as tf
 
@@ -11,6 +11,7 @@ from dreamer_bird.agent.precision import resolve_precision
 from dreamer_bird.config import Config
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.training.distributed.team import FINISHED, STOPPED, LostHostError, gathered
 from dreamer_bird.training.logdir import claim_logdir
@@ -46,6 +47,9 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
             return
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
+        stack.enter_context(_no_refusals())
+        limit = config.env.time_limit or eval_env.time_limit  # not to keep: the environment's own
+        config = config.replace(env={**config.env, "time_limit": limit})
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.enter_context(run.logger)
         stack.callback(run.collector.close)
@@ -57,6 +61,15 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
             raise
         team.shutdown(FINISHED)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
+
+
+@contextmanager
+def _no_refusals() -> Iterator[None]:
+    """Have what is refused from here on be a failure, since something was created."""
+    try:
+        yield
+    except ConfigError as error:
+        raise RunError(str(error)) from error
 
 
 def learn(run: "Run") -> None:

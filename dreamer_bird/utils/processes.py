@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from dreamer_bird.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]  # what a process must search to import this package
 
@@ -34,6 +37,34 @@ def run_python(
         text=True,
         timeout=timeout,
     )
+
+
+def main_file() -> str | None:
+    """Return the file of the main module, None for a notebook or what comes from standard input."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file if file and os.path.exists(file) else None
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """Let a process start, which imports the main module again where that has a file.
+
+    Raises ConfigError in a script that starts one while it is imported again itself.
+    """
+    main = vars(sys.modules["__main__"])
+    lost = main.pop("__file__", None) if main_file() is None else None  # `<stdin>` is no file
+    try:
+        yield
+    except RuntimeError as error:
+        if "bootstrapping" not in str(error):
+            raise
+        raise ConfigError(
+            "environments live in processes that import the script again: "
+            "what runs it belongs below `if __name__ == '__main__':`"
+        ) from None
+    finally:
+        if lost:
+            main["__file__"] = lost
 
 
 def signal_behind(status: int | None) -> str:

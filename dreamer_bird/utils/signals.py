@@ -1,15 +1,18 @@
-"""SIGTERM and SIGINT: stop at the next safe point, save, and be gone within ten seconds."""
+"""SIGTERM, SIGINT and SIGHUP: stop at the next safe point, save, and be gone within ten seconds."""
 
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from dreamer_bird.errors import RunError
 
 GRACE = 7.0  # seconds; what is not saved by then is done again from the last checkpoint
+
+
+_pipes: list[int] = []  # into which those who can be stopped want the number of a signal
 
 
 class Stopped(RunError):
@@ -22,12 +25,20 @@ class Stopped(RunError):
         self.exit_status = 128 + number
 
 
+def request_stop(number: int) -> bool:
+    """Stop, as if a signal had come, what is within `stopping`; return whether anything is."""
+    for pipe in _pipes[-1:]:
+        os.write(pipe, bytes([number]))
+    return bool(_pipes)
+
+
 @contextmanager
 def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     """Yield a function, to be called at safe points, that raises Stopped once a signal has come.
 
     At a SIGINT after another signal, and if the context lasts `grace` seconds after a signal, the
-    process ends where it is.
+    process ends where it is. A SIGHUP that is ignored, as by nohup, stays so. In any other thread
+    than the main one, to which signals belong, only `request_stop` stops.
     """
     received: list[int] = []
     left = threading.Event()
@@ -54,24 +65,28 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
             os._exit(128 + received[0])
 
     threading.Thread(target=watch, daemon=True).start()
+    main = threading.current_thread() is threading.main_thread()
+    _pipes.append(writer)
     try:
-        with _signals_into(writer):
+        with _signals_into(writer) if main else nullcontext():
             yield check
     finally:
+        _pipes.remove(writer)
         left.set()
         os.close(writer)
 
 
 @contextmanager
 def _signals_into(pipe: int) -> Iterator[None]:
-    """Have SIGINT and SIGTERM do nothing but write their number, a byte, into a pipe.
+    """Have the signals that stop do nothing but write their number, a byte, into a pipe.
 
     Python runs its handlers between two operations of the main thread, and one operation of
     TensorFlow may last seconds: the system's handler writes at once.
     """
-    handlers = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
     wakeup = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
     try:
         yield

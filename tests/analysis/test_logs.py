@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from dreamer_bird.analysis import curves, logs
+from dreamer_bird.analysis import curves, readers
 from dreamer_bird.analysis.curves import read_lines
 from dreamer_bird.analysis.logs import LogError, having, read_logs, title
 
@@ -223,7 +223,7 @@ def test_a_broken_entry_of_a_score_file_is_dropped_and_told(tmp_path):
 def test_a_fault_of_the_program_is_no_broken_entry(tmp_path, monkeypatch):
     entry = {"task": "t", "method": "m", "seed": "0", "xs": [1], "ys": [1]}
     path = write_file(tmp_path, json.dumps([entry]), "scores.json")
-    monkeypatch.setattr(logs, "make_curve", lambda steps: None)
+    monkeypatch.setattr(readers, "make_curve", lambda steps: None)
     with pytest.raises(TypeError):
         read_logs([path])
 
@@ -233,24 +233,26 @@ def test_a_log_is_read_once_and_in_any_depth(write_log, tmp_path):
     assert len(read_logs([tmp_path, path, path.parent])) == 1
 
 
-def test_two_logs_that_claim_to_be_one_run_are_told(write_log, tmp_path):
-    write_log("a/dmc_walker_run/bird/1", [(1, 1)])
-    write_log("b/dmc_walker_run/bird/1", [(1, 1)])
-    with pytest.warns(UserWarning, match="both are bird on dmc_walker_run with seed 1"):
-        assert len(read_logs([tmp_path / "a", tmp_path / "b"])) == 2
+def test_two_logs_that_claim_to_be_one_run_are_told_once_for_all(write_log, tmp_path):
+    for folder in "ab":
+        for seed in (1, 2):
+            write_log(f"{folder}/dmc_walker_run/bird/{seed}", [(1, 1)])
+    told = r"both are bird on dmc_walker_run with seed 1; .*\(1 more like them\)"
+    with pytest.warns(UserWarning, match=told) as caught:
+        assert len(read_logs([tmp_path / "a", tmp_path / "b"])) == 4
+    assert len(caught) == 1
 
 
 def test_a_path_without_logs_is_told_and_fatal_only_alone(write_log, tmp_path):
     path = write_log("dmc_walker_run/bird/1", [(1, 1)])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LogError, match=r"empty: no metrics\.jsonl"):
+    with pytest.raises(LogError, match="empty: no log in it or below"):
         read_logs([tmp_path / "empty"])
     with pytest.warns(UserWarning) as caught:
         assert len(read_logs([tmp_path / "empty", path, tmp_path / "missing"])) == 1
-    assert [str(item.message).rpartition(": ")[2] for item in caught] == [
-        "no metrics.jsonl in it or below",
-        "no such file or folder",
-    ]
+    told = [str(item.message) for item in caught]
+    assert "empty: no log in it or below; formats known" in told[0]
+    assert told[1].endswith("missing: no such file or folder")
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "hello\n", '{"step": 1}\n', "[1, 2", "[]"])
@@ -294,7 +296,7 @@ def test_an_entry_of_scores_without_points_is_dropped(tmp_path):
     entry = {"task": "dmc_walker_walk", "method": "a", "seed": "0"}
     path = tmp_path / "scores.json"
     path.write_text(json.dumps([entry | {"xs": [], "ys": []}]))
-    with pytest.raises(LogError, match="no entry has"):
+    with pytest.raises(LogError, match="none of its 1 entries"):
         read_logs([path])
     path.write_text(json.dumps([entry | {"xs": [], "ys": []}, entry | {"xs": [5], "ys": [1]}]))
     with pytest.warns(UserWarning, match="dropped 1 of 2 entries"):

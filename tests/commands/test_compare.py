@@ -161,7 +161,7 @@ def test_the_published_returns_alone(run_command, compare):
     ("arguments", "message"),
     [
         (["missing"], "missing: no such file or folder"),
-        (["."], "no metrics.jsonl in it or below"),
+        (["."], "no log in it or below"),
         (["log", "--key", "tset/return"], "did you mean test/return?"),
         (["log", "--against", "dremer"], "--against dremer: choose from bird, dreamer (published)"),
         (["log", "--against", "x", "--no-baselines"], "--against x: choose from bird"),
@@ -193,7 +193,7 @@ def test_what_can_be_shown_is_shown(write_log, run_command):
     assert len(told) == 3
     assert "dropped 1 of 102 lines" in told[0]
     assert "missing: no such file or folder" in told[1]
-    assert "bird/1/metrics.jsonl has no test/return" in told[2]
+    assert "bird/1/metrics.jsonl has no returns" in told[2]
 
 
 def test_the_command_starts_soon_and_without_tensorflow(run_command):

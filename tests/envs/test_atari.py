@@ -117,6 +117,17 @@ def test_the_task_is_64_by_64_in_colour_with_the_minimal_actions():
         assert ends == [(False, False)] * 9 + [(False, True)]
 
 
+def test_a_game_is_whole_by_default_and_takes_arguments_of_the_emulator():
+    make = environment("atari_pong", kwargs="{obs_type: grayscale, difficulty: 1}")
+    with EnvWorker("probe", make) as env:
+        assert env.time_limit == 108_000
+        image = env.reset(7)["image"]
+        assert np.all(image == image[..., :1]) and image.std() > 5
+    make = environment("atari_pong", kwargs="frameskip: 2")
+    with EnvWorker("probe", make) as env, pytest.raises(ConfigError, match="'frameskip'"):
+        env.reset(0)
+
+
 def test_there_is_no_state():
     words = r"^atari_pong: --obs state: observes an image and nothing else: --obs pixels$"
     make = environment("atari_pong", obs="state")

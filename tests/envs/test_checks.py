@@ -6,7 +6,6 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 
 from dreamer_bird.envs.checks import Checked, flaw
-from dreamer_bird.envs.rendering import RenderingError
 from dreamer_bird.errors import ConfigError, RunError
 
 ARM = Dict(
@@ -220,5 +219,6 @@ def test_a_broken_image_is_refused(image, kind):
 
 
 def test_an_environment_made_without_rendering_says_so():
-    with pytest.raises(RenderingError, match="render_mode is 'human' instead of 'rgb_array'"):
+    words = r"render\(\) returns None instead of .*; its render_mode is 'human', not 'rgb_array'$"
+    with pytest.raises(ConfigError, match=words):
         Checked("own:make", Arm(render_mode="human")).render()

@@ -1,4 +1,4 @@
-"""The 20 tasks. They run in a process without TensorFlow, beside which software OpenGL crashes."""
+"""The suite's tasks, in a process without TensorFlow, beside which software OpenGL crashes."""
 
 import multiprocessing
 import os
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamer_bird.envs import TASKS, make_env
+from dreamer_bird.envs import SUITE, TASKS, make_env
+from dreamer_bird.errors import ConfigError
 
 ACTIONS = {
     "acrobot": 1,
@@ -74,6 +75,82 @@ def test_spaces_pixels_and_seeds(isolated, task):
         np.testing.assert_array_equal(repeated[0], images)
         np.testing.assert_array_equal(repeated[1], rewards)
     assert np.any(other[0][0] != images[0])
+
+
+def step_all():
+    """Return what every task of the suite but the twenty gives after a step."""
+    found = {}
+    for task in set(SUITE) - set(TASKS):
+        env = make_env(task, obs="both", shadows=False, size=32)
+        first = env.reset(seed=1)[0]
+        second, reward, *_ = env.step(np.ones(env.action_space.shape, np.float32))
+        spaces_hold = env.observation_space.contains(second)
+        found[task] = first, second, reward, spaces_hold
+        env.close()
+    return found
+
+
+def test_a_step_of_every_other_task_and_all_are_those_that_the_suite_registers(isolated):
+    found = isolated(step_all)
+    assert len(found) == 32
+    for task, (first, second, reward, spaces_hold) in found.items():
+        assert spaces_hold and np.isfinite(second["state"]).all() and np.isfinite(reward), task
+        assert second["image"].std() > 3, task
+        assert np.any(first["state"] != second["state"]), task
+    np.testing.assert_array_equal(
+        found["dmc_ball_in_cup_catch"][1]["image"], isolated(cup_catch)["image"]
+    )
+    registered = isolated(registered_tasks)
+    assert {*SUITE} == {*registered, "dmc_cup_catch"} and len(registered) == 51
+
+
+def cup_catch():
+    env = make_env("dmc_cup_catch", obs="both", shadows=False, size=32)
+    env.reset(seed=1)
+    return env.step(np.ones(env.action_space.shape, np.float32))[0]
+
+
+def registered_tasks():
+    from dm_control import suite
+
+    return [f"dmc_{domain}_{task}" for domain, task in suite.ALL_TASKS]
+
+
+def cameras(task, chosen):
+    """Return the first image from each of the cameras, or what is told of it."""
+    images = []
+    for camera in chosen:
+        try:
+            env = make_env(task, camera=camera)
+        except ConfigError as error:
+            images.append(str(error))
+            continue
+        images.append(env.reset(seed=0)[0]["image"])
+        env.close()
+    return images
+
+
+def test_a_camera_is_chosen_by_name_or_number_and_a_bad_one_named(isolated):
+    default, same, other, free, bad, far = isolated(
+        cameras, "dmc_quadruped_walk", (None, "y", "1", "free", "eye", "4")
+    )
+    np.testing.assert_array_equal(default, same)
+    assert np.any(default != other) and np.any(default != free)
+    valid = "dmc_quadruped_walk has 0 (global), 1 (x), 2 (y), 3 (egocentric), -1 (free)"
+    assert (bad, far) == (f"--env.camera eye: {valid}", f"--env.camera 4: {valid}")
+
+
+def control_of_lqr():
+    env = make_env("dmc_lqr_lqr_2_1", obs="state", kwargs="time_limit: 0.12")
+    env.reset(seed=0)
+    ends = [env.step(np.float32([1]))[2:4] for _ in range(2)]
+    return env.unwrapped._env._env.physics.data.ctrl.copy(), ends, env.time_limit
+
+
+def test_actions_without_bounds_are_those_up_to_one_and_a_task_takes_arguments(isolated):
+    control, ends, limit = isolated(control_of_lqr)
+    np.testing.assert_array_equal(control, [1])
+    assert ends == [(False, False), (False, True)] and limit == 1000
 
 
 def play_blindly(task, keywords, actions):
@@ -307,8 +384,64 @@ def test_the_check_of_rendering_tells_what_to_do():
     assert (result.stdout, result.returncode) == ("", 1)
     assert result.stderr.count("\n") == 1
     assert (
-        result.stderr == "rendering: MUJOCO_GL=eagle: choose from egl, glfw, osmesa, or unset it\n"
+        result.stderr == "rendering: MUJOCO_GL=eagle: choose from egl, osmesa, glfw, or unset it\n"
     )
+
+
+def drawn(task, obs, **variables):
+    """Make an environment with these variables; return what it says, and what it draws."""
+    code = f"""if True:
+        import os, sys
+        import dreamer_bird.envs.rendering as rendering
+        find = rendering.find_library
+        rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
+        from dreamer_bird.envs import make_env
+        from dreamer_bird.errors import RunError
+        sys.unraisablehook = lambda _: None
+        try:
+            env = make_env({task!r}, obs={obs!r})
+            env.reset(seed=0)
+            print("made", end=" ")
+            print(env.render().std() > 5, os.environ["MUJOCO_GL"], flush=True)
+        except RunError as error:
+            print(error, flush=True)
+        os._exit(0)
+    """
+    return python("-c", code, **{"DISPLAY": "", "PYOPENGL_PLATFORM": "", **variables}).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")
+@pytest.mark.parametrize(
+    ("variables", "pixels", "state"),
+    [
+        ({"PYOPENGL_PLATFORM": "osmesa"}, "made True egl", "made True egl"),
+        ({"MUJOCO_GL": " EGL", "PYOPENGL_PLATFORM": "x11"}, "made True egl", "made True egl"),
+        ({"MUJOCO_GL": "True", "DISPLAY": ":77"}, "made True egl", "made True egl"),
+        ({"MUJOCO_EGL_DEVICE_ID": " "}, "made True egl", "made True egl"),
+        *(
+            ({name: value}, words, f"made {words}")
+            for name, value, words in [
+                ("MUJOCO_GL", "Disable", "MUJOCO_GL=Disable is set: unset it"),
+                ("MUJOCO_GL", "0", "MUJOCO_GL=0 is set: unset it"),
+                ("MUJOCO_GL", "osmesa", "MUJOCO_GL=osmesa: there is no library OSMesa: unset it"),
+                ("MUJOCO_GL", "eagle", "MUJOCO_GL=eagle: choose from egl, osmesa, glfw, or unset "),
+                ("MUJOCO_GL", "glfw", "MUJOCO_GL=glfw: no display answers, DISPLAY is not set: un"),
+                ("MUJOCO_EGL_DEVICE_ID", "x", "MUJOCO_EGL_DEVICE_ID=x: choose from 0"),
+                ("MUJOCO_EGL_DEVICE_ID", "99", "MUJOCO_EGL_DEVICE_ID=99: choose from 0"),
+            ]
+        ),
+    ],
+)
+def test_variables_of_opengl_are_made_to_agree_or_named_with_the_mend(variables, pixels, state):
+    assert drawn("dmc_pendulum_swingup", "pixels", **variables).startswith(pixels)
+    assert drawn("dmc_pendulum_swingup", "state", **variables).startswith(state)
+
+
+def test_what_needs_no_opengl_does_not_ask_for_it():
+    assert drawn("gym_CartPole-v1", "pixels", MUJOCO_GL="eagle") == "made True disabled\n"
+    told = drawn("gym_Hopper-v5", "state", MUJOCO_GL="eagle")
+    assert told.startswith("made gym_Hopper-v5: render() raises RuntimeError: ")
+    assert told.endswith("(MUJOCO_GL=eagle: choose from egl, osmesa, glfw, or unset it)\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")

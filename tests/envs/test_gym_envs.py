@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 from gymnasium.spaces.utils import flatten
-from gymnasium.wrappers import TimeLimit
 from PIL import Image
 
 from dreamer_bird.envs import environment
@@ -29,9 +28,7 @@ def adapt(env, obs="state", action_repeat=1, size=64):
 
 
 def registered(env_id, **settings):
-    env, limit = make_registered(f"gym_{env_id}", 64, shadows=False)
-    assert not isinstance(env, TimeLimit)
-    return adapt(TimeLimit(env, limit) if limit else env, **settings)
+    return adapt(make_registered(f"gym_{env_id}", 64, False, {}), **settings)
 
 
 def test_pendulum_takes_rescaled_actions_and_ends_by_its_own_limit_alone():
@@ -149,9 +146,9 @@ def test_without_pygame_pixels_are_refused_with_what_to_install(no_pygame):
 
 def test_without_pygame_state_is_learned_from_and_nothing_filmed(no_pygame):
     with EnvWorker("probe", environment("gym_CartPole-v1", obs="state")) as env:
-        with pytest.warns(UserWarning, match="no images are rendered: gym_CartPole-v1: pygame is"):
-            assert not env.can_render()
         assert env.reset(0)["state"].shape == (4,)
+        with pytest.warns(UserWarning, match="no images are rendered: gym_CartPole-v1: pygame is"):
+            assert env.film() is None
 
 
 @pytest.mark.parametrize(
@@ -163,8 +160,9 @@ def test_without_pygame_state_is_learned_from_and_nothing_filmed(no_pygame):
     ],
 )
 def test_what_gymnasium_cannot_make_is_refused_in_its_words(env_id, words):
-    with pytest.raises(ConfigError, match=words) as caught:
-        make_registered(f"gym_{env_id}", 64, True)
+    make = environment(f"gym_{env_id}", obs="state")
+    with EnvWorker("probe", make) as env, pytest.raises(ConfigError, match=words) as caught:
+        env.reset(0)
     assert str(caught.value).startswith(f"gym_{env_id}: ")
     assert "\n" not in str(caught.value)
 
@@ -295,7 +293,7 @@ def test_images_that_cannot_be_used_do_not_forbid_state():
     env = adapt(Probe(space, value, mode="rgb_array"))
     np.testing.assert_array_equal(env.reset(seed=0)[0]["state"], [1])
     assert env.render().shape == (64, 64, 3)
-    assert adapt(Probe(space, value)).render_mode is None
+    assert env.notes == ["t: observation 'cameras' is an image and left out"]
 
 
 def test_rendered_frames_are_resized():
@@ -319,11 +317,6 @@ def test_rendered_frames_are_resized():
             "--obs both: observes an image and nothing else: --obs pixels",
         ),
         (
-            Probe(mode="human"),
-            "pixels",
-            "--obs pixels: observes no image, and render_mode is human, not rgb_array: --obs state",
-        ),
-        (
             Probe(Dict({}), {}, mode="rgb_array"),
             "state",
             "--obs state: observation_space Dict() is empty: valid are Box, Discrete, MultiBinary",
@@ -336,12 +329,12 @@ def test_rendered_frames_are_resized():
         (
             Probe(Text(5)),
             "state",
-            "--obs state: observation is a Text: valid are Box, Discrete, MultiBinary, MultiDiscr",
+            "--obs state: observation is text: valid are Box, Discrete, MultiBinary, MultiDiscret",
         ),
         (
             Probe(Dict(a=Dict(words=Text(5)))),
             "state",
-            "--obs state: observation 'a.words' is a Text: valid are Box, Discrete, MultiBinary, M",
+            "--obs state: observation 'a.words' is text: valid are Box, Discrete, MultiBinary, Mul",
         ),
         (
             Probe(Dict(a=Box(0, 9, (4, 4, 3), np.uint8), b=Box(0, 9, (4, 4, 3), np.uint8))),
@@ -353,10 +346,14 @@ def test_rendered_frames_are_resized():
             "both",
             "--obs both: observation 'a.stack' is uint8 (4, 8, 8): an image is (height, width, 1 o",
         ),
-        (
-            Probe(Box(0, 9, (4, 8, 8), np.uint8), mode="rgb_array"),
-            "pixels",
-            "--obs pixels: observation is uint8 (4, 8, 8): an image is (height, width, 1 or 3)",
+        *(
+            (
+                Probe(Box(0, 9, shape, np.uint8), mode="rgb_array"),
+                obs,
+                f"--obs {obs}: observation is uint8 {shape}: an image is (height, width, 1 or 3)",
+            )
+            for shape in ((4, 8, 8), (84, 84, 12), (4, 64, 64, 3))
+            for obs in ("pixels", "state")
         ),
     ],
 )
@@ -366,7 +363,55 @@ def test_what_cannot_be_observed_is_refused_with_what_can(probe, obs, words):
     assert str(caught.value).startswith(f"t: {words}")
 
 
-def test_an_environment_that_shows_nothing_at_all_is_not_sent_to_its_state():
-    words = r"^t: --obs pixels: observes no image, and render_mode is None, not rgb_array$"
-    with pytest.raises(ConfigError, match=words):
-        adapt(Probe(Dict({}), {}), obs="pixels")
+@pytest.mark.parametrize("space", [Box(-1, 1, (1,)), Dict({})])
+def test_an_environment_that_shows_nothing_is_sent_to_its_state_if_it_has_one(space):
+    env = adapt(Dark(space, {} if isinstance(space, Dict) else None, mode="human"), obs="pixels")
+    with pytest.raises(ConfigError) as caught:
+        env.reset(seed=0)
+    words = "its render_mode is 'human', not 'rgb_array'"
+    words += ": --obs state" * isinstance(space, Box)
+    assert str(caught.value) == f"t: render() raises NotImplementedError; {words}"
+
+
+class Dark(Probe):
+    def render(self):
+        raise NotImplementedError
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "image"),
+    [
+        (Box(0, 255, (16, 16), np.uint8), PICTURE[:, :, 0], PICTURE[:, :, :1]),
+        (Box(0, 255, (16, 16, 1), np.uint8), PICTURE[:, :, :1], PICTURE[:, :, :1]),
+        (Box(0, 255, (3, 16, 16), np.uint8), np.moveaxis(PICTURE, 2, 0), PICTURE),
+        (Box(0, 1, (16, 16, 3), np.float32), np.float32(PICTURE / 255), PICTURE),
+        (Box(0, 1, (3, 16, 16), np.float64), np.moveaxis(PICTURE, 2, 0) / 255, PICTURE),
+        (Box(0, 1, (16, 16), np.float32), np.float32(PICTURE[:, :, 0] / 255), PICTURE[:, :, :1]),
+    ],
+)
+def test_an_image_of_any_form_is_seen_and_no_state(space, value, image):
+    env = adapt(Probe(space, value, mode="rgb_array"), obs="pixels", size=16)
+    seen = env.reset(seed=0)[0]["image"]
+    np.testing.assert_array_equal(seen, np.broadcast_to(image, (16, 16, 3)))
+    assert env.notes == [f"t: observation, {space.dtype} {space.shape}, is seen as an image"]
+    with pytest.raises(ConfigError, match="observes an image and nothing else: --obs pixels"):
+        adapt(Probe(space, value, mode="rgb_array"))
+
+
+def test_a_table_of_numbers_is_no_image():
+    for table in (
+        Box(0, 1, (3, 20), np.float32),
+        Box(0, 255, (4, 4), np.uint8),
+        Box(-1, 1, (9, 9)),
+    ):
+        assert adapt(Probe(table)).observation_space["state"].shape == (np.prod(table.shape),)
+
+
+def test_text_is_left_out_of_the_state_with_a_word():
+    space = Dict(mission=Text(9), speed=Box(-1, 1, (2,)))
+    env = adapt(Probe(space, {"mission": "go", "speed": np.float32([0.5, 1])}))
+    np.testing.assert_array_equal(env.reset(seed=0)[0]["state"], [0.5, 1])
+    assert env.notes == ["t: observation 'mission' is text and left out"]

@@ -26,6 +26,7 @@ def registered():
     ("task", "repeat", "terminates"),
     [
         ("dmc_cartpole_swingup", 2, False),
+        ("dmc_lqr_lqr_6_2", 2, True),
         ("gym_Pendulum-v1", 1, True),
         ("gym_ale_py:ALE/Pong-v5", 1, True),
         ("json:loads", 1, True),
@@ -64,6 +65,15 @@ def test_a_task_that_may_exist_passes_without_running_code(task):
         ("atari_spaceinvaders", "unknown; did you mean atari_space_invaders"),
         ("", "unknown; Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, <module>:<fact"),
         ("json:", "unknown; "),
+        ("gym_ALE/Pong-v5", "did you mean atari_pong?"),
+        ("PongNoFrameskip-v4", "did you mean atari_pong?"),
+        ("atari_SpaceInvaders", "did you mean atari_space_invaders?"),
+        ("walker-walk", "did you mean dmc_walker_walk?"),
+        ("gym_dm_control/fish-swim-v0", "did you mean dmc_fish_swim?"),
+        ("dmc_HalfCheetah-v5", "did you mean gym_HalfCheetah-v5?"),
+        ("cartpole", "did you mean gym_CartPole-v1?"),
+        ("dmc_zzz", "unknown; choose from dmc_acrobot_swingup, dmc_cartpole_balance, "),
+        ("atari_zzz", "unknown; --help lists the games"),
     ],
 )
 def test_an_unknown_task_is_told_in_one_line_with_the_nearest(registered, task, words):

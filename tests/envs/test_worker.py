@@ -1,12 +1,12 @@
 """Worker processes: the protocol, and every way in which a worker can fail."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-import warnings
 from functools import partial
 
 import gymnasium
@@ -15,7 +15,7 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 from dreamer_bird.envs.rendering import RenderingError
-from dreamer_bird.envs.worker import EnvError, EnvWorker, WorkerError
+from dreamer_bird.envs.worker import EnvError, EnvWorker, FilmError, WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 
 
@@ -54,6 +54,9 @@ class Counter(gymnasium.Env):
             os._exit(3)
         if self.harm == "hang":
             time.sleep(60)
+        if self.harm == "slow":
+            for _ in range(10):
+                time.sleep(0.1)
         if self.harm == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -63,6 +66,10 @@ class Counter(gymnasium.Env):
     def render(self):
         if self.harm == "blind":
             raise RenderingError("no light")
+        if self.harm == "late" and self.steps:
+            raise ValueError("too\nlate")
+        if self.harm == "fatal":
+            os._exit(5)
         return np.full((2, 2, 3), self.steps, np.uint8)
 
     def _observe(self):
@@ -170,22 +177,38 @@ def test_what_the_environment_refuses_keeps_its_words_and_its_exit_status(harm, 
 
 def test_a_frame_is_of_the_present_state():
     with worker() as env:
-        assert env.can_render()
         env.reset(0)
         env.step(np.zeros(1, np.float32))
         np.testing.assert_array_equal(env.render(), np.ones((2, 2, 3)))
 
 
-def test_a_worker_that_cannot_render_says_so_once_and_goes_on():
-    with worker("blind") as env:
-        with pytest.warns(UserWarning, match="no images are rendered: no light"):
-            assert not env.can_render()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert not env.can_render()
-        np.testing.assert_array_equal(env.reset(3)["count"], [3, 0])
-        with pytest.raises(RunError, match="no light"):
+@pytest.mark.parametrize(
+    ("harm", "words"), [("blind", "no light"), ("late", r"render\(\) raises ValueError: too late")]
+)
+def test_a_worker_that_cannot_render_says_so_once_and_goes_on(harm, words):
+    with worker(harm) as env:
+        env.reset(3)
+        with pytest.warns(UserWarning) as caught:
+            frames = [env.film()]
+            env.step(np.zeros(1, np.float32))
+            frames += [env.film(), env.film()]
+        assert len(caught) == 1
+        assert re.fullmatch(f"no images are rendered: {words}", str(caught[0].message))
+        assert [frame is None for frame in frames] == [harm == "blind", True, True]
+        with pytest.raises(RunError, match=words):
             env.render()
+        np.testing.assert_array_equal(env.step(np.zeros(1, np.float32))[0]["count"], [3, 2])
+
+
+def test_a_worker_that_an_image_costs_films_no_more():
+    with worker("fatal") as env:
+        env.reset(0)
+        words = "no images are rendered: .* died: exit code 5"
+        with pytest.warns(UserWarning, match=words), pytest.raises(FilmError):
+            env.film()
+        env.restart()
+        env.reset(0)
+        assert env.film() is None
 
 
 def test_a_killed_worker_is_noticed_at_once():
@@ -220,6 +243,38 @@ def test_a_hanging_worker_is_given_up_and_leaves_no_process():
         env.step(np.zeros(1, np.float32))
     assert time.monotonic() - start < 4
     assert not is_running(pid)
+
+
+def test_time_in_which_all_was_suspended_is_no_hang(tmp_path):
+    """As by Ctrl-Z, a closed laptop or a scheduler: twice, each longer than the timeout."""
+    script = tmp_path / "learner.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path[:0] = {sys.path!r}
+            import test_worker
+
+            if __name__ == "__main__":
+                with test_worker.worker("slow", timeout=2.0) as env:
+                    env.reset(0)
+                    for _ in range(2):
+                        print("steps", flush=True)
+                        env.step([0.0])
+                    print("done", flush=True)
+            """
+        )
+    )
+    learner = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with learner:
+        for _ in range(2):
+            assert learner.stdout.readline() == "steps\n"
+            os.killpg(learner.pid, signal.SIGSTOP)
+            time.sleep(2.5)
+            os.killpg(learner.pid, signal.SIGCONT)
+        assert learner.stdout.read() == "done\n"
 
 
 @pytest.mark.parametrize("harm", [None, "slow to start"])

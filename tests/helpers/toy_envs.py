@@ -1,5 +1,7 @@
 """Environments that are small, or fail, or end when they are told to."""
 
+import os
+
 import gymnasium
 import numpy as np
 
@@ -122,3 +124,19 @@ class Ending(gymnasium.Env):
     def step(self, action):
         self.t += 1
         return np.float32([self.t]), 1.0, self.t == 10, False, {"env_steps": "its own"}
+
+
+class Undrawn(Ending):
+    """Cannot be drawn: as `harm` says `render` raises, ends the process, or returns nothing."""
+
+    render_mode = "rgb_array"
+
+    def __init__(self, harm):
+        self.harm = harm
+
+    def render(self):
+        if self.harm == "raises" and self.t > 4:
+            raise ValueError("no light")
+        if self.harm == "ends":
+            os._exit(3)
+        return None if self.harm == "nothing" else np.zeros((4, 4, 3), np.uint8)

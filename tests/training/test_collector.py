@@ -102,3 +102,23 @@ def test_a_retry_of_what_state_and_action_decide_draws_other_numbers(make_run):
         for _ in range(30):
             failing.collect()
     assert failing.collector.to_save() == [(0, ""), 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("raises", r"render\(\) raises ValueError: no light"),
+        ("ends", "died: exit code 3"),
+        ("nothing", r"render\(\) returns None instead of an image"),
+    ],
+)
+def test_a_video_that_cannot_be_drawn_is_one_warning(make_run, harm, words):
+    undrawn = environment("toy_envs:Undrawn", obs="state", kwargs=f"harm: {harm}")
+    run = make_run(make_env=undrawn, **{"worker.restarts": 0, "env.action_repeat": 1})
+    with pytest.warns(UserWarning, match=f"no images are rendered: .*{words}") as caught:
+        for _ in range(2):
+            run.evaluate()
+    assert len(caught) == 1
+    rows = list(map(json.loads, (run.logdir / "metrics.jsonl").read_text().splitlines()))
+    assert [(row["test/return"], row["test/length"]) for row in rows] == [(10, 10), (10, 10)]
+    assert not list(run.logdir.glob("videos/*"))

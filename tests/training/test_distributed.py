@@ -141,16 +141,32 @@ def test_the_chief_comes_before_the_workers(task, hosts):
 
 
 def test_without_tf_config_there_is_one_host():
-    assert read_hosts({}) == read_hosts({"TF_CONFIG": ""}) == Hosts()
-    one = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'
-    assert read_hosts({"TF_CONFIG": one}) == Hosts()
+    assert read_hosts({}) == Hosts()
     assert Hosts().count == 1 and Hosts().is_chief
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "  ", "{}", '{"cluster": {}, "task": {"type": "master", "index": 0}}'),
+        '{"cluster": {}, "environment": "cloud", "task": {"cloud": "c", "index": 0}}',
+        '{"cluster": null, "task": null}',
+        *(
+            f'{{"cluster": {{"{kind}": ["a"]}}, "task": {{"type": "{kind}", "index": "0"}}}}'
+            for kind in ("worker", "chief", "master", "evaluator")
+        ),
+        '{"cluster": {"chief": ["a:1"], "worker": []}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["c:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"master": ["a:1"], "evaluator": ["c:1"]}, "task": {"type": "master"}}',
+    ],
+)
+def test_one_host_of_an_operator_is_a_plain_run(text):
+    assert read_hosts({"TF_CONFIG": text}) == Hosts()
 
 
 WRONG = [
     "{",
     "[]",
-    "{}",
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
     '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
@@ -161,7 +177,7 @@ WRONG = [
     '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 1}}',
-    '{"cluster": {"worker": ["a:1"], "ps": ["c:1"]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}, "task": {"type": "ps", "index": 0}}',
 ]
 
 

@@ -3,13 +3,16 @@
 `--fuzz N` inputs of each kind, drawn from a seed; `make soak` has thousands.
 """
 
+import gzip
 import random
 import shutil
+import struct
 
 import numpy as np
 import pytest
 from harming import WORDS, damaged, quietly
 from ruamel.yaml import YAML
+from tensorboard.compat.proto.event_pb2 import Event
 
 from dreamer_bird.analysis.logs import read_logs
 from dreamer_bird.cli import COMMANDS, main
@@ -113,14 +116,37 @@ def test_checkpoints(fuzz, tmp_path):
         shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
 
 
-def test_logs(fuzz, tmp_path):
-    rng = random.Random(5)
+def json_lines():
     values = ["1.5", "Infinity", "NaN", "-3"] * 10
-    lines = [
+    lines = (
         f'{{"step": {step}, "test/return": {value}, "train/length": 500, "model_loss": null}}'
         for step, value in enumerate(values)
-    ]
-    path, content = tmp_path / "metrics.jsonl", "\n".join(lines).encode()
+    )
+    return "\n".join(lines).encode()
+
+
+def events():
+    written = (
+        Event(step=step, summary={"value": [{"tag": "eval_return", "simple_value": step / 7}]})
+        for step in range(40)
+    )
+    data = [event.SerializeToString() for event in written]
+    return b"".join(struct.pack("<Q4x", len(each)) + each + bytes(4) for each in data)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", json_lines()),
+        ("metrics.jsonl.gz", gzip.compress(json_lines())),
+        ("eval.csv", b"frame,episode_reward,seed\n" + b"5,1.5,0\n7,nan,1\n" * 20),
+        ("monitor.csv", b'#{"t_start": 1.0, "env_id": "x"}\nr,l,t\n' + b"1,2,3\n" * 20),
+        ("events.out.tfevents.1", events()),
+    ],
+)
+def test_logs(fuzz, tmp_path, name, content):
+    rng = random.Random(5)
+    path = tmp_path / name
     for _ in range(fuzz):
         path.write_bytes(harmed := damaged(content, rng))
         for log in quietly(read_logs, [path]) or []:

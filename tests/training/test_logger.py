@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import imageio.v3 as imageio
@@ -10,13 +11,15 @@ from tensorboard.util.tensor_util import make_ndarray
 from dreamer_bird.config import load
 from dreamer_bird.training import logger as logger_module
 from dreamer_bird.training.logger import Logger, Reporter
+from dreamer_bird.training.writers import TensorBoard
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture
 def logger(tmp_path):
-    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0)
+    writers = [TensorBoard(tmp_path)]
+    logger = Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=writers)
     yield logger
     logger.close()
 
@@ -49,7 +52,7 @@ def test_lines_that_a_checkpoint_does_not_vouch_for_are_dropped_on_resume(tmp_pa
 
 def test_tensorboard_gets_the_same_values_and_the_video(tmp_path, logger):
     logger.scalars(7, {"train/return": 3.0, "model_loss": 4.0})
-    logger.video(7, "open_loop", np.zeros((5, 8, 24, 3), np.uint8))
+    logger.video(7, "open_loop", lambda: np.zeros((5, 8, 24, 3), np.uint8))
     logger.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "images": 0})
     events.Reload()
@@ -65,9 +68,42 @@ def test_tensorboard_gets_the_same_values_and_the_video(tmp_path, logger):
 def test_a_saved_video_has_the_frames_that_were_given(tmp_path, logger):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     frames[np.arange(4), np.arange(4)] = 255  # each frame differs from the one before
-    logger.video(7, "clip", frames, save=True)
+    logger.video(7, "clip", lambda: frames, save=True)
     read = imageio.imread(tmp_path / "videos" / "clip-0000000007.gif", index=None)
     np.testing.assert_array_equal(read[..., :3], frames)
+
+
+def test_a_video_that_cannot_be_written_is_one_warning_and_tensorboard_still_has_it(
+    tmp_path, logger
+):
+    (tmp_path / "videos").write_text("in the way")
+    with pytest.warns(UserWarning) as caught:
+        for step in (1, 2):
+            logger.video(step, "clip", lambda: np.zeros((4, 8, 8, 3), np.uint8), save=True)
+            logger.video(step, "none", lambda: 1 / 0)
+    assert [str(each.message).partition(": ")[0] for each in caught] == ["video clip", "video none"]
+    logger.scalars(3, {"a": 1})
+    logger.close()
+    assert lines(tmp_path) == [{"step": 3, "a": 1}]
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
+    assert [image.step for image in events.Reload().Images("clip")] == [1]
+
+
+@pytest.mark.parametrize("method", ["as_default", "flush", "close"])
+def test_tensorboard_that_cannot_be_written_is_one_warning(tmp_path, logger, method):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    writer = SimpleNamespace(as_default=nullcontext, flush=int, close=int)
+    setattr(writer, method, fail)
+    logger._writers[0]._writer = writer
+    with pytest.warns(UserWarning, match=r"^TensorBoard: OSError: .*No space left") as caught:
+        for step in (1, 2):
+            logger.scalars(step, {"a": step})
+            assert logger.sync() > 0
+        logger.close()
+    assert len(caught) == 1
+    assert [line["a"] for line in lines(tmp_path)] == [1, 2]
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_a_plain_line(logger, capsys):

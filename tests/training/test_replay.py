@@ -91,6 +91,16 @@ def test_the_oldest_episodes_leave_when_the_capacity_is_exceeded(tmp_path):
     assert {n for n, _ in starts(replay.sample(200, np.random.default_rng(0)))} == {4, 5}
 
 
+def test_what_makes_a_sequence_stays_whatever_the_capacity(tmp_path):
+    replay = Replay(tmp_path, 5, length=4)
+    held = []
+    for number, length in enumerate([9, 2, 1, 3, 8], 1):
+        replay.add(f"{number}", episode(length, number))
+        held.append("".join(replay.names))
+        assert replay.sample_joined(1, np.random.default_rng(0))["reward"].shape == (1, 4)
+    assert held == ["1", "12", "123", "34", "5"]
+
+
 def test_the_same_generator_state_draws_the_same_sequences(replay):
     replay.add("1", episode(40, 1))
     first, same, other = (

@@ -16,7 +16,7 @@ FLAGS = [
     *("--train.eval_every", "600"),
 ]
 LASTS = {"prefill": 0.6, "collect": 0.8, "update": 0.4, "evaluate": 1.0, "save": 0.05}  # seconds
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -9}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
 def test_a_run_stopped_at_random_moments_ends_as_one_never_stopped(whole, tmp_path, kills):
     """Stops every stage by every signal, `--kills` times in all, in as many runs as that takes."""
     rng = random.Random(kills)
-    plan = [(stage, number) for number in STATUS for stage in STAGES] * (1 + kills // 15)
+    plan = [(stage, number) for number in STATUS for stage in STAGES] * (1 + kills // 20)
     plan = rng.sample(plan, kills)
     runs = 0
     while plan:

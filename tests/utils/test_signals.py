@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def start(grace=8, rounds=500_000):
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_at_the_next_check(number):
     process = start()
     process.send_signal(number)
@@ -71,10 +72,11 @@ def test_a_process_that_cannot_reach_a_check_ends_after_the_grace():
 def test_afterwards_signals_are_as_before():
     from dreamer_bird.utils.signals import stopping
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
     with stopping() as check:
         check()
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == -1
 
 
@@ -114,3 +116,22 @@ def test_an_interrupt_after_a_termination_stops_at_once():
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=5)
     assert (process.returncode, out) == (130, "")
+
+
+def test_in_another_thread_it_is_stopped_by_request_and_signals_stay_as_they_are():
+    from dreamer_bird.utils.signals import Stopped, request_stop, stopping
+
+    assert not request_stop(signal.SIGPIPE)
+    before = signal.getsignal(signal.SIGINT)
+
+    def work():
+        with stopping() as check:
+            assert signal.getsignal(signal.SIGINT) == before
+            assert request_stop(signal.SIGPIPE)
+            with pytest.raises(Stopped, match="SIGPIPE") as caught:
+                while True:
+                    check()
+        return caught.value.exit_status
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result(timeout=10) == 141

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import OBSERVATIONS
-from dreamer_bird.envs.rendering import INSTALL_COMMAND
+from dreamer_bird.envs import EPISODE, OBSERVATIONS
+from dreamer_bird.envs.rendering import mend
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir
@@ -209,7 +209,7 @@ def _training(case: Case) -> Finding:
     case.checkpoint_bytes = probe.training["checkpoint_bytes"]
     # As far as episodes last until their limit.
     train = config.train
-    random = max(train.prefill * config.env.time_limit, train.prefill_steps)
+    random = max(train.prefill * (config.env.time_limit or EPISODE), train.prefill_steps)
     trained = config.steps - random
     updates = max(0, trained // config.train.every + 1) * config.train.updates
     seconds = probe.training["step_s"]
@@ -220,19 +220,14 @@ def _training(case: Case) -> Finding:
 
 def _rendering(case: Case) -> Finding:
     """Judge the environment's worker."""
-    frames, chosen = case.frames, os.environ.get("MUJOCO_GL")
+    frames = case.frames
     case.worker_bytes = frames.worker_bytes
     if frames.error:
-        if INSTALL_COMMAND in frames.error:
-            advice = "then try again"
-        elif chosen:
-            advice = f"MUJOCO_GL={chosen} is set: unset it"
-        else:
-            advice = f"if OpenGL: {INSTALL_COMMAND}"
+        advice = mend(frames.error, os.environ.get("MUJOCO_GL")) if "GL" in frames.error else ""
         return Finding(frames.error, advice, fatal=True)
     text = f"{frames.milliseconds:.1f} ms an agent step"
     if not frames.renderer:
-        return Finding(f"{text}, nothing is rendered")
+        return Finding(f"{text}, without OpenGL")
     text += f", {frames.backend}, {frames.renderer}"
     if case.gpus and any(name in frames.renderer for name in ("llvmpipe", "softpipe")):
         return Finding(

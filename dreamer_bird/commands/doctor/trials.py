@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,14 +118,15 @@ def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
         def render(self) -> tuple[str, str, float]:
             """Return the OpenGL in use, how it calls itself, and the most memory, in bytes."""
             backend, name = os.environ.get("MUJOCO_GL", ""), ""
-            if self.env.render_mode and backend in BACKENDS:
-                import mujoco
+            if "image" in self.env.observation_space.spaces and backend in BACKENDS:
+                with suppress(Exception):  # what the environment draws was drawn before
+                    import mujoco
 
-                context = mujoco.GLContext(64, 64)
-                context.make_current()
-                from OpenGL import GL
+                    context = mujoco.GLContext(64, 64)
+                    context.make_current()
+                    from OpenGL import GL
 
-                name = GL.glGetString(GL.GL_RENDERER).decode()
+                    name = GL.glGetString(GL.GL_RENDERER).decode()
             return backend, name, memory_taken()
 
     return Telling(make())

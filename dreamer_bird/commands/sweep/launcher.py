@@ -16,7 +16,7 @@ from dreamer_bird.utils.signals import Stopped
 
 TICK = 1.0  # seconds between looks at the runs
 ENDING = 15.0  # seconds within which a run that is told to stop has ended
-TOLD_TO_STOP = (130, 143, -2, -15)  # after SIGINT and SIGTERM; negative where they came early
+TOLD_TO_STOP = (129, 130, 143, -1, -2, -15)  # by signals; negative where they came early
 BAD_SETTINGS = 2
 
 

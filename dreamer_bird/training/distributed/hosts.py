@@ -36,13 +36,12 @@ class Hosts(NamedTuple):
 
 def read_hosts(environment: Mapping[str, str]) -> Hosts:
     """Return the hosts that TF_CONFIG names, or this one alone; ConfigError if it is malformed."""
-    text = environment.get("TF_CONFIG", "")
-    if not text:
-        return Hosts()
     try:
-        settings = json.loads(text)
-        kind, index = settings["task"]["type"], int(settings["task"]["index"])
-        hosts = _hosts(settings["cluster"], kind, index)
+        settings = json.loads(environment.get("TF_CONFIG", "").strip() or "{}")
+        cluster, task = settings.get("cluster") or {}, settings.get("task") or {}
+        if _is_alone(cluster, task):
+            return Hosts()
+        hosts = _hosts(cluster, task["type"], int(task["index"]))
     except (ValueError, TypeError, LookupError, AttributeError):
         hosts = None
     if hosts is None:
@@ -51,7 +50,19 @@ def read_hosts(environment: Mapping[str, str]) -> Hosts:
             '"task": {"type": "worker", "index": 0}}, with at most one chief, which comes before '
             "the workers, and nothing else"
         )
-    return hosts if hosts.count > 1 else Hosts()
+    return hosts
+
+
+def _is_alone(cluster: dict[str, list[str]], task: dict[str, object]) -> bool:
+    """Return whether this is the only host, or the only one that trains, under any name.
+
+    Operators that start training set TF_CONFIG for one host too.
+    """
+    counts = {kind: len(hosts) for kind, hosts in cluster.items() if isinstance(hosts, list)}
+    kind, index = task.get("type"), int(task.get("index", 0))
+    trainers = sum(counts.get(name, 0) for name in ("chief", "master", "worker"))
+    alone = sum(counts.values()) <= 1 or (trainers == 1 and kind not in ("ps", "evaluator"))
+    return alone and counts.keys() == cluster.keys() and 0 <= index < counts.get(kind, index + 1)
 
 
 def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts | None:

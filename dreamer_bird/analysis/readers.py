@@ -1,0 +1,340 @@
+"""The formats of logs, those of neighbours too: each a few lines that make curves of files.
+
+Steps become environment steps where the format tells how many there are in one of its own.
+"""
+
+import csv
+import io
+import json
+import re
+import struct
+import warnings
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from dreamer_bird.analysis.curves import Curve, Series, make_curve, open_log, read_lines
+from dreamer_bird.errors import ConfigError
+
+RETURNS = ("test/return", "train/return")  # of evaluations, or where a log has none, of training
+# How others call them, behind the name of a folder of scalars that some put before.
+_CALLED = (
+    ("eval_return", "eval/return", "eval_episode/score", "eval/episode_reward", "eval/mean_reward"),
+    (
+        *("train_return", "episode/score", "train/episode_reward", "rollout/ep_rew_mean"),
+        *("charts/episodic_return", "train_episode/score", "episode_return"),
+    ),
+)
+_PREFIXES = ("", "scalars/", "sim/")
+# Columns of a CSV file, the first that it has: environment steps before those of an agent.
+_STEPS = ("frame", "env_step", "step", "time/total_timesteps", "total_timesteps", "timesteps")
+_REWARDS = ("episode_reward", "episode_return", "reward", "return")
+_NAMED = {"task": ("task", "env", "env_id"), "method": ("method", "agent"), "seed": ("seed",)}
+_ROWS = 2**14  # of a CSV file at once
+_KINDS = {1: ("float_val", "<f4"), 2: ("double_val", "<f8"), 3: ("int_val", "<i4")}  # of tensors
+
+
+class LogError(ConfigError):
+    """Logs that cannot be read, or that lack what is asked of them."""
+
+
+class Part(NamedTuple):
+    """One run in a file: its curves, and what the file says of it."""
+
+    curves: dict[str, Curve]
+    names: dict[str, str] = {}  # noqa: RUF012  # task, method and seed, as far as it tells them
+    place: str = ""  # within a file of several
+    repeat: int = 1  # environment steps to one of its own, on the tasks of the suite
+
+
+Result = tuple[list[Part], int, int]  # and how many lines there are, and how many are broken
+
+
+class Format(NamedTuple):
+    """A format: what it is called, how a file begins, what reads it, what its lines must be."""
+
+    told: str
+    begins: Callable[[str, bytes], object]  # of the name of a file and its first bytes
+    read: Callable[[list[Path]], Result]  # of the files that make one run
+    units: str
+    rule: str
+
+
+def read_files(files: list[Path], returns: Iterable[str] = ()) -> list[Part]:
+    """Read a file, or several that make one run, in whichever of `FORMATS` it is.
+
+    Returns called otherwise, and the keys in `returns`, get our names beside their own. Warns of
+    lines dropped; LogError says what is wrong with a file of which nothing can be used.
+    """
+    with open_log(files[0]) as opened:
+        head = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    form = next(form for form in FORMATS if form.begins(files[0].name, head))
+    parts, total, dropped = form.read(files)
+    parts = [part for part in parts if part.curves]
+    if not total:
+        raise LogError("is empty: has the run just started?")
+    if not parts:
+        raise LogError(f"none of its {total} {form.units} is {form.rule}; formats known: {known()}")
+    if dropped:
+        what = f"dropped {dropped} of {total} {form.units}: each must be {form.rule}"
+        warnings.warn(f"{files[0]}: {what}", stacklevel=2)
+    for part in parts:
+        _add_returns(part.curves, returns)
+    return parts
+
+
+def known() -> str:
+    """Word the formats that are read, for who brought another."""
+    return "; ".join(form.told for form in FORMATS)
+
+
+def is_table(file: Path) -> bool:
+    """Tell whether a CSV or JSON file, of any name, begins like a log with returns."""
+    try:
+        with open_log(file) as opened:
+            head = opened.read(4096)
+    except (OSError, EOFError, zlib.error):
+        return False
+    if head.lstrip()[:1] in (b"[", b"{"):
+        return re.match(rb'\s*\[\s*\{\s*"(task|method|seed|xs|ys)"', head) is not None
+    header = _header(head)
+    known = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
+    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, known))
+
+
+def _add_returns(curves: dict[str, Curve], returns: Iterable[str]) -> None:
+    given = next((key for key in returns if key in curves), None)
+    if given:
+        curves[RETURNS[0]] = curves[given]
+    for ours, theirs in zip(RETURNS, _CALLED, strict=True):
+        names = [prefix + key for key in (ours, *theirs) for prefix in _PREFIXES]
+        found = next((key for key in names if key in curves), None)
+        if found:
+            curves.setdefault(ours, curves[found])
+
+
+def _read_json_lines(files: list[Path]) -> Result:
+    curves, total, dropped = read_lines(files[0])
+    return [Part(curves)], total, dropped
+
+
+def _read_scores(files: list[Path]) -> Result:
+    try:
+        with open_log(files[0]) as file:
+            entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read()))
+    except orjson.JSONDecodeError as error:
+        raise LogError(f"no JSON list of scores: {error}") from None
+    parts = []
+    for index, entry in enumerate(entries):
+        try:
+            points = np.array([entry["xs"], entry["ys"]], float)
+            steps, values = points[:, (points[0] >= 0) & (points[0] < 2**53)]
+            names = {name: str(entry[name]) for name in ("task", "method", "seed")}
+        except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
+            continue
+        curve = make_curve(np.floor(steps), values)
+        if len(curve.step):
+            parts.append(Part({RETURNS[0]: curve}, names, f"#{index}"))
+    return parts, len(entries), len(entries) - len(parts)
+
+
+def _read_csv(files: list[Path]) -> Result:
+    """Read a table of episodes or evaluations, which may hold several tasks, methods and seeds."""
+    rows = _rows(files[0])
+    header = next(rows)
+    step, reward = _find(header, _STEPS), _find(header, _REWARDS)
+    found = {kind: _find(header, columns) for kind, columns in _NAMED.items()}
+    named = {kind: index for kind, index in found.items() if index is not None}
+    runs: dict[tuple, dict[str, Series]] = defaultdict(lambda: defaultdict(Series))
+    total = used = 0
+    while chunk := list(islice(rows, _ROWS)):
+        groups = defaultdict(list)
+        for number, row in enumerate(chunk, total):
+            at = _number(row[step]) if len(row) == len(header) else -1.0
+            if 0 <= at < 2**53:
+                groups[tuple(row[index] for index in named.values())].append((number, row))
+        for names, points in groups.items():
+            lines, kept = zip(*points, strict=True)
+            columns = np.array([list(map(_number, row)) for row in kept]).T
+            for index, (key, values) in enumerate(zip(header, columns, strict=True)):
+                if key and index not in (step, *named.values()):
+                    runs[names][key].add(np.floor(columns[step]), values, np.array(lines))
+        total, used = total + len(chunk), used + sum(map(len, groups.values()))
+    repeat = 2 if header == ["step", "episode_reward"] else 1  # a run of TD-MPC2: its own steps
+    parts = []
+    for names, series in runs.items():
+        curves = _curves(series)
+        if reward is not None and header[reward] in curves:
+            ours = RETURNS[files[0].name.startswith("train")]
+            curves.setdefault(ours, curves[header[reward]])
+        told = dict(zip(named, (name.removesuffix(".0") for name in names), strict=True))
+        place = f"#{','.join(told.values())}" if named else ""
+        parts.append(Part(curves, told, place, repeat))
+    return parts, total, total - used
+
+
+def _read_monitors(files: list[Path]) -> Result:
+    """Read the episodes of one or more environments of a run, by the time at which they ended."""
+    episodes, total, names = [], 0, {}
+    for path in files:
+        with open_log(path) as file:
+            told = _parse_object(file.readline()[1:])
+        start = told.get("t_start", 0)
+        if isinstance(told.get("env_id"), str) and told["env_id"] != "None":
+            names["task"] = told["env_id"]
+        rows = _rows(path, skip=1)
+        header = next(rows, [])
+        for row in rows:
+            total += 1
+            values = dict(zip(header, map(_number, row), strict=False))
+            episode = [values.get(key, np.nan) for key in ("t", "l", "r")]
+            if len(row) == len(header) and np.isfinite(episode).all():
+                episodes.append([episode[0] + start, *episode[1:]])
+    table = np.array(sorted(episodes)).reshape(-1, 3)
+    steps = np.cumsum(table[:, 1])
+    curves = {"train/return": make_curve(steps, table[:, 2])}
+    curves["train/length"] = make_curve(steps, table[:, 1])
+    return [Part(curves if episodes else {}, names)], total, total - len(episodes)
+
+
+def _read_events(files: list[Path]) -> Result:
+    # The protocol alone, which loads no TensorFlow.
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    series: dict[str, Series] = defaultdict(Series)
+    total = dropped = 0
+    for path in files:
+        records = _records(path)
+        while chunk := list(islice(records, _ROWS)):
+            points = defaultdict(list)
+            for number, record in enumerate(chunk, total):
+                try:
+                    event = Event.FromString(record)
+                except DecodeError:
+                    dropped += 1
+                    continue
+                for value in event.summary.value:
+                    if event.step >= 0 and (scalar := _scalar(value)) is not None:
+                        points[value.tag].append((event.step, scalar, number))
+            total += len(chunk)
+            for tag, rows in points.items():
+                series[tag].add(*np.array(rows, float).T)
+    return [Part(_curves(series))], total, dropped
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """Yield the records of an event file: length, its checksum, data, its checksum.
+
+    Where the file is cut off the last is a byte that is none.
+    """
+    with open_log(path) as file:
+        while len(header := file.read(12)) == 12:
+            (length,) = struct.unpack("<Q", header[:8])
+            data = file.read(length + 4) if length < 2**31 else b""
+            if len(data) < length + 4:
+                yield b"\xff"
+                return
+            yield data[:-4]
+        if header:
+            yield b"\xff"
+
+
+def _scalar(value: Any) -> float | None:
+    """Return the number that an entry of a summary is, None for anything else."""
+    if value.HasField("simple_value"):
+        return value.simple_value
+    if not value.HasField("tensor") or value.tensor.dtype not in _KINDS:
+        return None
+    tensor, (field, dtype) = value.tensor, _KINDS[value.tensor.dtype]
+    content = getattr(tensor, field) or np.frombuffer(tensor.tensor_content, dtype)
+    return float(content[0]) if len(content) == 1 and not tensor.tensor_shape.dim else None
+
+
+def _curves(series: dict[str, Series]) -> dict[str, Curve]:
+    curves = {key: points.curve() for key, points in series.items()}
+    return {key: curve for key, curve in curves.items() if len(curve.step)}
+
+
+def _rows(path: Path, skip: int = 0) -> Iterator[list[str]]:
+    """Yield the rows of a CSV file that are not blank."""
+    with open_log(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace")
+        yield from (_cells(line) for line in islice(text, skip, None) if line.strip())
+
+
+def _cells(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line.replace("\0", "").strip("\r\n")]), [])
+    except csv.Error:  # the line is broken, and longer than any value, say
+        return []
+
+
+def _header(head: bytes) -> list[str]:
+    return _cells(head.decode("utf-8-sig", errors="replace").splitlines()[0] if head else "")
+
+
+def _find(header: list[str], names: Iterable[str]) -> int | None:
+    """Return where the first of some names, small or large, is in a header, None without any."""
+    small = [column.strip().lower() for column in header]
+    return next((small.index(name) for name in names if name in small), None)
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return np.nan
+
+
+def _parse_object(text: bytes) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+FORMATS = (
+    Format(
+        "score files (a JSON list of task, method, seed, xs and ys)",
+        lambda _, head: head.startswith(b"["),
+        _read_scores,
+        "entries",
+        "one with task, method, seed, xs and ys",
+    ),
+    Format(
+        "monitor.csv of Stable-Baselines3",
+        lambda _, head: head.startswith(b"#{"),
+        _read_monitors,
+        "lines",
+        "one with the numbers r, l and t",
+    ),
+    Format(
+        "CSV with steps and returns (TD-MPC2, DrQ-v2)",
+        lambda _, head: not head.startswith(b"{") and _find(_header(head), _STEPS) is not None,
+        _read_csv,
+        "lines",
+        "a row of as many values as the header has, with a step",
+    ),
+    Format(
+        "TensorBoard event files",
+        lambda name, head: ".tfevents." in name or b"brain.Event:" in head[:64],
+        _read_events,
+        "records",
+        "a whole one with scalars",
+    ),
+    Format(
+        "JSON lines with a step (Dreamer to DreamerV3)",
+        lambda *_: True,
+        _read_json_lines,
+        "lines",
+        "a JSON object with a step and a number",
+    ),
+)
