@@ -104,7 +104,8 @@ _RULES = {
     # Far beyond what fits in memory, but a slip of the keyboard stops here.
     Rule(int, low=1, high=2**14): """replay.batch model.depth model.deter model.stoch model.hidden
         model.units actor.units value.units""",
-    Rule(int, low=1, high=1000): "envs devices",
+    Rule(int, low=1, high=1000): "envs devices planner.horizon planner.iterations",
+    Rule(int, low=1, high=10**6): "planner.candidates planner.elites",
     Rule(int, low=1, high=1000, nullable=True): "threads",
     Rule(int, low=1, high=100): """model.state_layers model.reward_layers model.discount_layers
         actor.layers value.layers""",
@@ -137,11 +138,13 @@ RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
 # What runs from before these settings lack, and whose null changes nothing.
 NEWER = {"env.camera", "env.kwargs"}
-# What a resumed run may change: how long it goes on and what it leaves behind, not what it learns.
+# What a resumed run may change: how long it goes on, how hard it plans and what it leaves behind,
+# not what it learns.
 RESUMABLE = {
     *("steps", "logdir", "logger", "devices", "precision", "threads", "xla"),
     *("train.eval_every", "train.save_every", "train.keep", "train.max_skipped"),
     *("worker.timeout", "worker.restarts"),
+    *("planner.horizon", "planner.iterations", "planner.candidates", "planner.elites"),
 }
 
 
@@ -194,6 +197,8 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
     defaults, variants, known = _sections(path)
     chosen = {}
     for name in presets:
+        if name in variants and name not in known:
+            raise ConfigError(f"--configs {name}: is a variant: --variant {name}")
         if name not in known:
             raise ConfigError(f"--configs {name}: unknown; {nearest(name, known)}")
         chosen |= known[name]
@@ -275,6 +280,9 @@ def _check_together(values: Mapping) -> None:
         raise ConfigError(f"--env.action_repeat {repeat}: longer than --env.time_limit {limit}")
     if batch % devices:
         raise ConfigError(f"--devices {devices}: must divide --replay.batch {batch} evenly")
+    if values["planner.elites"] > values["planner.candidates"]:
+        few = f"--planner.candidates {values['planner.candidates']}"
+        raise ConfigError(f"--planner.elites {values['planner.elites']}: at most {few}")
     if values["xla"] and devices > 1:
         raise ConfigError(f"--xla true: compiles updates of one device, not of --devices {devices}")
     if length > frames:

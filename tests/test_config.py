@@ -21,7 +21,8 @@ _REFUSED = {
         model.clip actor.layers actor.units actor.init_std actor.min_std actor.mean_scale actor.lr
         actor.clip value.layers value.units value.lr value.clip objective.horizon
         objective.discount env.shadows
-        model.standardize model.decode_steps objective.imagine_starts""",
+        model.standardize model.decode_steps objective.imagine_starts planner.horizon
+        planner.iterations planner.candidates planner.elites""",
     "1": """xla train.overlap replay.length objective.horizon objective.weight_value_loss
         model.discount_head""",
     "-1": """seed worker.restarts actor.learning_starts train.prefill_steps model.free_nats
@@ -199,6 +200,7 @@ def test_bad_values_are_refused_by_name(key, value):
             {"objective.imagine_starts": "51"},
             "--objective.imagine_starts 51: a sequence has 50 steps",
         ),
+        ({"planner.candidates": 50}, "--planner.elites 100: at most --planner.candidates 50"),
         ({"model.conv_act": "gelu"}, "--model.conv_act gelu: unknown; did you mean elu?"),
         (
             {"env.kwargs": "goal"},
@@ -223,6 +225,8 @@ def test_messages(flags, message):
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match=r"^--configs cpuu: unknown; did you mean cpu\?$"):
         load(presets=["cpuu"])
+    with pytest.raises(ConfigError, match=r"^--configs planet: is a variant: --variant planet$"):
+        load(presets=["planet"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dreamer_bird.agent.distributions import OneHot, normal_noise
 from dreamer_bird.agent.networks import ActionDecoder, DenseDecoder
 from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.agent.replicas import whole_batch
@@ -28,7 +27,7 @@ class ActorCritic(tf.Module):
     def __init__(self, config: Config, spec: Spec, dtype: tf.DType):
         """Take the settings, the action space, and the compute dtype."""
         super().__init__("actor_critic")
-        self._config, self._discrete = config, spec.discrete
+        self._config = config
         actor, value = config.actor, config.value
         self.actor = ActionDecoder(
             spec.actions,
@@ -42,14 +41,15 @@ class ActorCritic(tf.Module):
         )
         self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
 
-    def act(
-        self, feat: tf.Tensor, action_seed: tf.Tensor, noise_seed: tf.Tensor, training: bool
-    ) -> tf.Tensor:
-        """Return actions `[B, A]` at features `[B, F]`: exploring if `training`, else the mode."""
+    @property
+    def networks(self) -> list[ActionDecoder | DenseDecoder]:
+        """Both networks; their names are those of their settings, too."""
+        return [self.actor, self.value]
+
+    def act(self, feat: tf.Tensor, seed: tf.Tensor, training: bool) -> tf.Tensor:
+        """Return actions `[B, A]` at features `[B, F]`: samples if `training`, else the mode."""
         dist = self.actor(feat)
-        if training:
-            return self._explore(dist.sample(action_seed), noise_seed)
-        return dist.mode(action_seed)
+        return dist.sample(seed) if training else dist.mode(seed)
 
     def imagine(
         self, model: WorldModel, post: State, discount: tf.Tensor, seed: tf.Tensor
@@ -86,16 +86,6 @@ class ActorCritic(tf.Module):
         )
         sampled_entropy = rollouts.entropies["tanh"]
         return actor_loss, value_loss, _metrics(imagined, terms.weight, sampled_entropy)
-
-    def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Add Gaussian noise of std `expl_amount`; one-hot: be random with that probability."""
-        amount = self._config.train.expl_amount
-        if not self._discrete:
-            noise = amount * normal_noise(tf.shape(action), seed)
-            return tf.clip_by_value(action + noise, -1, 1)
-        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
-        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
-        return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
 
 
 def merge_time(x: tf.Tensor) -> tf.Tensor:

@@ -5,8 +5,11 @@ import tensorflow as tf
 
 from dreamer_bird.agent import replicas
 from dreamer_bird.agent.actor_critic import ActorCritic
+from dreamer_bird.agent.distributions import OneHot, normal_noise
 from dreamer_bird.agent.layers import weights_from
+from dreamer_bird.agent.objectives import OBJECTIVES
 from dreamer_bird.agent.optimizer import Optimizer
+from dreamer_bird.agent.planner import Planner
 from dreamer_bird.agent.preprocessing import preprocess
 from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
@@ -17,10 +20,14 @@ from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 
 PolicyState = tuple[State, tf.Tensor]  # latent state and the action that followed it
+Learning = dict[str, tuple[tf.GradientTape, tf.Tensor]]  # tapes and losses of the parts that learn
 
 
 class Agent(tf.Module):
-    """World model, actor and value, and how they learn."""
+    """World model, actor and value, and how they learn.
+
+    A variant that has no objective for an actor has neither actor nor value: it plans.
+    """
 
     def __init__(self, config: Config, spec: Spec, learns: bool = True):
         """Build all networks, with weights that depend on `config.seed` alone.
@@ -33,14 +40,15 @@ class Agent(tf.Module):
         self._strategy = tf.distribute.get_strategy()
         dtype = tf.as_dtype(config.precision)
         self.world_model = WorldModel(config.model, config.objective.discount, spec, dtype)
-        self.actor_critic = ActorCritic(config, spec, dtype)
+        learns_to_act = config.variant in OBJECTIVES
+        self.actor_critic = ActorCritic(config, spec, dtype) if learns_to_act else None
+        self._planner = None if learns_to_act else Planner(config.planner, spec)
+        behaviour = self.actor_critic.networks if self.actor_critic else []
+        self._networks = [*self.world_model.networks, *behaviour]
         with weights_from(seeds.generator(config.seed, "weights")):
             self._build()
-        parts = {
-            "model": (self.world_model, config.model),
-            "actor": (self.actor_critic.actor, config.actor),
-            "value": (self.actor_critic.value, config.value),
-        }
+        parts = {"model": (self.world_model, config.model)}
+        parts |= {network.name: (network, config[network.name]) for network in behaviour}
         self.optimizers = {
             name: Optimizer(
                 part.trainable_variables, section.lr, section.clip, dtype == tf.float16, name
@@ -64,15 +72,28 @@ class Agent(tf.Module):
         """Act on observations `[B, ...]` as the environment gives them.
 
         Returns actions `[B, A]`, in [-1, 1] or one-hot, sampled and explored with if `training`,
-        else the mode of the policy, and the state to pass with the next observations.
+        else the mode of the policy, and the state to pass with the next observations. A plan is
+        the same in both cases, but for the exploration.
         """
-        latent_seed, *action_seeds = tf.unstack(tf.random.split(seed, 3))
+        latent_seed, action_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
         latent, action = state
         embed = self.world_model.embed(preprocess(obs))
         latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
-        feat = self.world_model.rssm.get_feat(latent)
-        action = self.actor_critic.act(feat, *action_seeds, training)
+        if self._planner:
+            action = self._planner.act(self.world_model, latent, action_seed)
+        else:
+            feat = self.world_model.rssm.get_feat(latent)
+            action = self.actor_critic.act(feat, action_seed, training)
+        action = self._explore(action, noise_seed) if training else action
         return action, (latent, action)
+
+    def plan(self, with_value: bool) -> None:
+        """Plan instead of acting by the policy, from before the first action on.
+
+        If `with_value`, which needs a value function, with it at the horizon.
+        """
+        value = self.actor_critic.value if with_value else None
+        self._planner = Planner(self._config.planner, self._spec, value)
 
     def act(
         self, obs: Arrays, state: PolicyState | None, seed: np.ndarray, training: bool
@@ -99,7 +120,8 @@ class Agent(tf.Module):
                 episode into the next, `first`, bool `[B, T]`, marks its first step.
             seed: of all samples, `[2]`.
         """
-        if not self._actor_learns:  # no longer, as reading the counter waits for the device
+        # Asked no longer than needed, as reading the counter waits for the device.
+        if self.actor_critic and not self._actor_learns:
             starts = self._config.actor.learning_starts
             self._actor_learns = bool(self.optimizers["value"].count.numpy() >= starts)
         return self._train_step(batch, seed, self._actor_learns)
@@ -114,31 +136,46 @@ class Agent(tf.Module):
         self.world_model.update_statistics(batch)
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self.world_model.loss(batch, model_seed)
+        learning = {"model": (model_tape, model_loss)}
         # Outside the model's tape: the behaviour does not train the model.
-        with tf.GradientTape() as actor_tape:
-            rollouts = self.actor_critic.imagine(
-                self.world_model, post, batch["discount"], imagine_seed
-            )
-            # Opened after the rollout: the value's gradient does not pass through it.
-            with tf.GradientTape() as value_tape:
-                actor_loss, value_loss, actor_critic_metrics = self.actor_critic.losses(
-                    self.world_model, rollouts
-                )
-        learning = {"model": (model_tape, model_loss), "value": (value_tape, value_loss)}
-        learning |= {"actor": (actor_tape, actor_loss)} if actor_learns else {}
+        if self.actor_critic:
+            behaviour, more = self._imagine(post, batch["discount"], imagine_seed, actor_learns)
+            learning, metrics = learning | behaviour, metrics | more
         # All gradients are taken before any update: each part sees the same weights of the others.
         gradients = {
             part: self.optimizers[part].gradients(tape, loss)
             for part, (tape, loss) in learning.items()
         }
         skipped = tf.zeros([])
-        metrics |= actor_critic_metrics
-        metrics |= {"actor_loss": actor_loss, "actor_grad_norm": tf.zeros([])}
         for part, (_, loss) in learning.items():
             loss, norm, updated = self.optimizers[part].apply(gradients[part], loss)
             metrics |= {f"{part}_loss": loss, f"{part}_grad_norm": norm}
             skipped = tf.maximum(skipped, tf.cast(~updated, tf.float32))
         return metrics | {"skipped_updates": skipped}
+
+    def _imagine(
+        self, post: State, discount: tf.Tensor, seed: tf.Tensor, actor_learns: bool
+    ) -> tuple[Learning, Metrics]:
+        """Return what actor and value learn from rollouts from posterior states `[B, T, ...]`."""
+        with tf.GradientTape() as actor_tape:
+            rollouts = self.actor_critic.imagine(self.world_model, post, discount, seed)
+            # Opened after the rollout: the value's gradient does not pass through it.
+            with tf.GradientTape() as value_tape:
+                losses = self.actor_critic.losses(self.world_model, rollouts)
+        actor_loss, value_loss, metrics = losses
+        learning = {"value": (value_tape, value_loss)}
+        learning |= {"actor": (actor_tape, actor_loss)} if actor_learns else {}
+        return learning, metrics | {"actor_loss": actor_loss, "actor_grad_norm": tf.zeros([])}
+
+    def _explore(self, action: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Add Gaussian noise of std `expl_amount`; one-hot: be random with that probability."""
+        amount = self._config.train.expl_amount
+        if not self._spec.discrete:
+            noise = amount * normal_noise(tf.shape(action), seed)
+            return tf.clip_by_value(action + noise, -1, 1)
+        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
+        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
+        return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
 
     @tf.function(autograph=False)
     def predict(self, batch: Batch, context: int, seed: tf.Tensor) -> tf.Tensor:
@@ -154,10 +191,13 @@ class Agent(tf.Module):
     def open_loop(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return what `WorldModel.open_loop` does of a batch as the replay gives it.
 
-        And `imagined_reward`, `[N, H]`: what the policy would earn instead, from the same states.
+        And `imagined_reward`, `[N, H]`: what the actor, if there is one, would earn instead, from
+        the same states.
         """
         model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
         start, found = self.world_model.open_loop(preprocess(batch), model_seed)
+        if not self.actor_critic:
+            return found
         horizon = found["reward"].shape[1]
         states, _ = self.world_model.imagine(self.actor_critic.actor, start, horizon, imagine_seed)
         reward = self.world_model.reward(self.world_model.rssm.get_feat(states)).mode()
@@ -165,10 +205,9 @@ class Agent(tf.Module):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return weights and optimizer slots by names such as `encoder/h1/kernel`."""
-        networks = [*self.world_model.networks, self.actor_critic.actor, self.actor_critic.value]
         weights = {
             f"{network.name}/{variable.name.removesuffix(':0')}": variable
-            for network in networks
+            for network in self._networks
             for variable in network.trainable_variables
         }
         names = {variable.ref(): name for name, variable in weights.items()}
@@ -206,5 +245,5 @@ class Agent(tf.Module):
         batch = {key: tf.zeros([1, length, *shape]) for key, shape in shapes.items()}
         _, post, _ = self.world_model.loss(batch, tf.zeros([2], tf.int32))
         feat = self.world_model.rssm.get_feat(post)
-        self.actor_critic.actor(feat)
-        self.actor_critic.value(feat)
+        for network in self.actor_critic.networks if self.actor_critic else ():
+            network(feat)

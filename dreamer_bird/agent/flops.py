@@ -10,8 +10,10 @@ def flops_per_step(config: Config, spec: Spec) -> int:
 
     A multiplication and an addition are two. Gradients by weights and by inputs cost as much as
     the forward pass each; those that nothing needs are not counted: of the observations, and in
-    imagination of the world model's weights.
+    imagination of the world model's weights. A variant that plans imagines nothing in an update.
     """
+    from dreamer_bird.agent.objectives import OBJECTIVES  # with TensorFlow, which help does without
+
     model, objective, actions = config.model, config.objective, spec.actions
     frames = config.replay.batch * config.replay.length
     decoded = config.replay.batch * (model.decode_steps or config.replay.length)
@@ -29,7 +31,8 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     real = 2 * first + 3 * (encoders + prior + posterior + reward + discount)
     # The actor's input gets no gradient; the value's gives one to its weights and one to its input.
     dreamt = 2 * (prior + reward + discount) + 3 * (actor + value)
-    return frames * real + decoded * 3 * decoders + imagined * dreamt
+    behaviour = imagined * dreamt if config.variant in OBJECTIVES else 0
+    return frames * real + decoded * 3 * decoders + behaviour
 
 
 def encoder(depth: int, size: int = 64) -> list[int]:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import Parser, parse_flags, whole
-from dreamer_bird.commands.updates import spec_of, time_updates
+from dreamer_bird.commands.updates import spec_of, time_actions, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs import EPISODE
 from dreamer_bird.errors import RunError
@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
     figures = {"precision": config.precision, "onednn": uses_onednn()}
     if flags.part in ("step", "all"):
         figures |= measure_step(config, flags.steps)
+    if flags.part in ("act", "all"):
+        seconds = list(islice(time_actions(config), 1, flags.steps + 1))  # the first is traced
+        figures["policy_ms"] = 1000 * float(np.median(seconds))
     if flags.part in ("env", "all"):
         figures |= measure_env(config)
     if flags.part in ("run", "all"):
@@ -138,9 +141,10 @@ _MEANINGS = {
     "flops_per_step": "operations of a training step",
     "matmul_gflops": f"GFLOP/s of a matrix product of {PRODUCT} rows and columns",
     "flops_share": "share of that speed which the training step reaches",
+    "policy_ms": "milliseconds of the policy alone for an agent step, of all environments at once",
     "render_ms": "milliseconds of an agent step of the environment: physics, rendering, worker",
     "env_steps_per_s": "environment steps per second of a whole run",
-    "act_ms": "milliseconds of the policy for an agent step",
+    "act_ms": "milliseconds of acting for an agent step of that run",
     "replay_ms": "milliseconds that a training step waits for its batch, episodes written included",
     "share_train": "share of the run's time that is training",
     "share_render": "share that is environment and rendering, or waiting for what plays ahead",
@@ -152,10 +156,9 @@ _MEANINGS = {
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser = Parser("bench", "Measure how fast this machine trains with any preset and settings.")
     add = parser.add_argument
-    add(
-        "--part", choices=("step", "env", "run", "all"), default="all", help="what to measure (all)"
-    )
-    add("--steps", type=whole(1), default=5, help="training steps to time (5)")
+    parts = "step", "act", "env", "run", "all"
+    add("--part", choices=parts, default="all", help="what to measure (all)")
+    add("--steps", type=whole(1), default=5, help="training steps and actions to time (5)")
     add("--json", action="store_true", help="print one JSON object")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
     return parser.parse_known_args(arguments)

@@ -2,49 +2,78 @@
 
 import json
 from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, check_output, whole
-from dreamer_bird.errors import RunError
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import start_worker
-from dreamer_bird.training.snapshot import build_quietly, play, read_snapshot
+from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
 from dreamer_bird.training.video import write_video
 
 VIDEOS = (".mp4", ".gif")
+WITH_VALUE = "cem-value"
 FRAMES_PER_SECOND = 25
 
 
 def main(arguments: list[str]) -> int:
-    """Play episodes with the mode of the policy and print their returns; return 0."""
+    """Play episodes with the mode of the policy, and with plans; print their returns; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
+    config, say = snapshot.config, (lambda text: None) if flags.json else partial(print, flush=True)
     if flags.video:
         check_output("--video", flags.video, VIDEOS)
-    config, say = snapshot.config, (lambda text: None) if flags.json else partial(print, flush=True)
+    if flags.planner == WITH_VALUE and "value/hout/bias" not in snapshot.arrays:
+        raise ConfigError(f"--planner {WITH_VALUE}: {config.variant} has no value; choose cem")
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
-    returns, images = [], []
-    with start_worker(config, "evaluate") as env:
-        agent = build_quietly(snapshot)
-        for number in range(flags.episodes):
-            episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
-            returns.append(float(episode["reward"].sum()))
-            if flags.video and "frame" not in episode:  # the worker has warned why
-                raise RunError(f"--video {flags.video}: not written")
-            images += [episode["frame"]] if flags.video else []
-            say(f"episode {number + 1}: return {returns[-1]:.1f}")
+    returns, images = play_episodes(flags, snapshot, say)
     if flags.video:
         write_video(flags.video, np.concatenate(images), FRAMES_PER_SECOND)
-    mean, std = float(np.mean(returns)), float(np.std(returns))
-    say(f"return {mean:.1f}, standard deviation {std:.1f}, of {flags.episodes} episodes")
+    results = {name: _summary(values) for name, values in returns.items()}
+    for name, found in results.items():
+        spread = f"standard deviation {found['std']:.1f}, of {flags.episodes} episodes"
+        say(f"{name} {found['mean']:.1f}, {spread}")
     if flags.json:
         identity = {name: config[name] for name in ("task", "variant", "precision")}
         identity |= {"logdir": str(flags.logdir), "step": snapshot.step, "run_seed": config.seed}
-        results = {"seed": flags.seed, "mean": mean, "std": std, "returns": returns}
-        print(json.dumps(identity | results, allow_nan=False))
+        if flags.planner:
+            identity |= {"planner": flags.planner, "planned": results["planned"]}
+        print(json.dumps(identity | {"seed": flags.seed} | results["return"], allow_nan=False))
     return 0
+
+
+def play_episodes(
+    flags: Namespace, snapshot: Snapshot, say: Callable[[str], None]
+) -> tuple[dict[str, list[float]], list[np.ndarray]]:
+    """Return the returns of the policy, `return`, and those of plans, `planned`, and the videos.
+
+    Both play from the same seeds. Without `--planner` there are no plans, without `--video` none of
+    the videos `[T, H, W, 3]`.
+    """
+    returns, images = defaultdict(list), []
+    with start_worker(snapshot.config, "evaluate") as env:
+        agents = {"return": build_quietly(snapshot)}
+        if flags.planner:
+            agents["planned"] = build_quietly(snapshot)
+            agents["planned"].plan(with_value=flags.planner == WITH_VALUE)
+        for number in range(flags.episodes):
+            for name, agent in agents.items():
+                episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
+                returns[name].append(float(episode["reward"].sum()))
+                if flags.video and "frame" not in episode:  # the worker has warned why
+                    raise RunError(f"--video {flags.video}: not written")
+                images += [episode["frame"]] if flags.video else []
+            told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in returns.items())
+            say(f"episode {number + 1}: {told}")
+    return returns, images
+
+
+def _summary(returns: list[float]) -> dict[str, object]:
+    return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "returns": returns}
 
 
 def _parse(arguments: list[str]) -> Namespace:
@@ -53,6 +82,8 @@ def _parse(arguments: list[str]) -> Namespace:
     add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
     add("--episodes", type=whole(1), default=10, help="how many to play (10)")
     add("--seed", type=whole(0), default=0, help="of episodes and policy (0)")
+    what = "also play each by plans in the run's model; cem-value: with the value at their end"
+    add("--planner", choices=("cem", WITH_VALUE), help=what)
     add("--video", type=Path, help="file for all episodes, one after the other: .mp4 or .gif")
     add("--checkpoint", type=Path, help="file of an older checkpoint of this run")
     add("--json", action="store_true", help="print one JSON object and nothing else")

@@ -56,9 +56,7 @@ def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
     """
     import tensorflow as tf
 
-    model = agent.world_model
     exported = tf.Module("policy")
-    exported.networks = [*model.encoders.values(), model.rssm, agent.actor_critic.actor]
     batch_size = tf.TensorSpec([], tf.int32, "batch_size")
     exported.initial = tf.function(agent.initial, input_signature=[batch_size])
 
@@ -74,6 +72,7 @@ def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
     )
     signature = [obs, state, tf.TensorSpec([2], tf.int32, "seed")]
     exported.act = tf.function(act, input_signature=signature, autograph=False)
+    exported.weights = exported.act.get_concrete_function().variables  # of what acts, no others
     with quietly():
         tf.saved_model.save(exported, str(folder))
 

@@ -1,4 +1,4 @@
-"""Updates of an agent on a random batch, which `bench` times and of which `doctor` tries two."""
+"""An agent on random numbers: updates, which `bench` times and `doctor` tries, and actions."""
 
 import time
 from collections.abc import Iterator
@@ -43,6 +43,19 @@ def time_updates(config: Config) -> Iterator[float]:
         start = time.perf_counter()
         metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
         metrics["model_loss"].numpy()  # On a GPU it would not have been computed yet.
+        yield time.perf_counter() - start
+
+
+def time_actions(config: Config) -> Iterator[float]:
+    """Act for `envs` environments at once again and again; yield the seconds of each agent step."""
+    from dreamer_bird.agent.agent import Agent
+
+    spec, state, rng = spec_of(config), None, np.random.default_rng(0)
+    agent = Agent(config, spec, learns=False)
+    for number in count():
+        obs = random_observations(spec, (config.envs,), rng)
+        start = time.perf_counter()
+        _, state = agent.act(obs, state, seeds.stateless(0, "bench", number), True)
         yield time.perf_counter() - start
 
 

@@ -63,7 +63,8 @@ class Diagnostics:
         if steps:  # else the episode is shorter than a sequence
             new = self._open_loop({key: episode[key][None, :steps] for key in batch}, seed)
             figures |= {f"{key}_new": value for key, value in errors(new).items()}
-            figures["imagined_return"] = new["imagined_reward"].sum(1).mean()
+            if "imagined_reward" in new:
+                figures["imagined_return"] = new["imagined_reward"].sum(1).mean()
             figures["followed_return"] = new["true_reward"].sum(1).mean()
         logger.scalars(step, figures)
         ahead = enumerate(found["latent_error"].mean(0), 1)

@@ -96,7 +96,7 @@ def _read_config(logdir: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
     settings = Config.read(path).flatten()
-    # What a resumed run may change has no part in an episode.
+    # What a resumed run may change, a run of before may lack.
     missing = [key for key in RULES if key not in {*settings, *RESUMABLE, *NEWER}]
     if missing:
         raise ConfigError(f"{path}: lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")

@@ -29,7 +29,7 @@ def test_everything_as_json(tmp_path):
     assert figures.keys() == {
         *("step_s_median", "step_s_min", "first_step_s", "flops_per_step", "matmul_gflops"),
         *("flops_share", "env_steps_per_s", "render_ms", "act_ms", "replay_ms", "peak_rss_mb"),
-        *("share_train", "share_render", "share_other"),
+        *("share_train", "share_render", "share_other", "policy_ms"),
     }
     assert all(value > 0 for value in figures.values())
     assert figures["step_s_min"] <= figures["step_s_median"] < figures["first_step_s"]

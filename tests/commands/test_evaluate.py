@@ -12,6 +12,7 @@ from command_line import RUN, command
 
 from dreamer_bird.cli import main
 from dreamer_bird.commands import evaluate
+from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
@@ -84,6 +85,30 @@ def test_a_seed_gives_the_same_returns_in_every_call(run, evaluated, capsys):
     returned = evaluated[0]["returns"]
     assert returns() == returned[:1]
     assert returns("--seed", "1")[0] not in returned
+
+
+def test_plans_are_beside_the_policy_from_the_same_seeds(run, capsys, monkeypatch):
+    """What the policy earns stays the same, and each kind of plan earns something else."""
+    played, play, found = [], evaluate.play, {}
+    monkeypatch.setattr(
+        evaluate, "play", lambda *a, **k: played.append(play(*a, **k)) or played[-1]
+    )
+    before = contents(run)
+    for planner in ("cem", "cem-value"):
+        flags = ["--planner", planner, "--episodes", "1", "--json"]
+        assert main(["evaluate", "--logdir", str(run), *flags]) == 0
+        found[planner] = json.loads(capsys.readouterr().out)
+        assert found[planner]["planner"] == planner
+    assert contents(run) == before
+    totals = [float(episode["reward"].sum()) for episode in played]
+    assert [found["cem"]["returns"], found["cem"]["planned"]["returns"]] == [
+        totals[:1],
+        totals[1:2],
+    ]
+    assert found["cem-value"]["planned"]["mean"] == totals[3]
+    assert totals[0] == totals[2] and len({*totals}) == 3
+    for episode in played[1:]:
+        np.testing.assert_array_equal(episode["image"][0], played[0]["image"][0])
 
 
 def test_the_return_is_that_of_the_episodes_shown(run, tmp_path, capsys, monkeypatch):
@@ -209,6 +234,14 @@ def test_an_older_checkpoint_by_name(copied):
     assert other.exists()
 
 
+def test_a_run_from_before_there_was_a_planner_is_planned_with_by_the_defaults(copied):
+    path = copied / "config.yaml"
+    settings = Config.read(path)
+    assert settings.planner.candidates == 20
+    Config({key: value for key, value in settings.items() if key != "planner"}).save(path)
+    assert read_snapshot(copied).config.planner == load().planner
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -255,6 +288,7 @@ def test_what_is_refused_is_refused_before_tensorflow_loads(run, tmp_path):
         (["--logdir", run, "--video", tmp_path / "file" / "a.gif"], "file is not a folder"),
         (["--logdir", run, "--video", tmp_path / "file" / "new" / "a.gif"], "file is not a folder"),
         (["--logdir", run, "--checkpoint", "nope"], "--checkpoint nope: no such file"),
+        (["--logdir", run, "--planner", "mppi"], "--planner invalid choice: 'mppi' (choose from"),
     ]
     code = (
         "import json, sys; from dreamer_bird.cli import main;"

@@ -155,9 +155,11 @@ def left(run):
     return logged, weights, episodes
 
 
-def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(make_run):
+@pytest.mark.parametrize("variant", ["bird", "planet"])
+def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(make_run, variant):
     """Stopped every so many agent steps and updates, in the thread that plays or the main one."""
     flags = {"steps": 6 * 24, "train.save_every": 24, "train.eval_every": 48, **OVERLAP}
+    flags["variant"] = variant
     whole = left(finish(make_run(folder="whole", **flags)))
     for patience in count(27):  # more each time, or it would never end
         run = make_run(impatient(patience), folder="stopped", **flags)

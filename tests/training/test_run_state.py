@@ -16,7 +16,10 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("flags", [{}, DRAWN], ids=["plain", "drawn"])
+PLANNED = {"variant": "planet", "envs": 2}
+
+
+@pytest.mark.parametrize("flags", [{}, DRAWN, PLANNED], ids=["plain", "drawn", "planned"])
 def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run, flags):
     flags = {"train.updates": 5, **flags}
     run = make_run(**flags)
