@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from dreamer_bird.agent.distributions import OneHot, normal_noise
+from dreamer_bird.agent.distributions import OneHot, normal_noise, split_seed, uniform_noise
 from dreamer_bird.agent.networks import ActionDecoder, DenseDecoder
 from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.agent.replicas import whole_batch
@@ -93,8 +93,8 @@ class ActorCritic(tf.Module):
         if not self._discrete:
             noise = amount * normal_noise(tf.shape(action), seed)
             return tf.clip_by_value(action + noise, -1, 1)
-        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
-        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
+        replace_seed, action_seed = tf.unstack(split_seed(seed, 2))
+        replaced = uniform_noise([tf.shape(action)[0], 1], replace_seed) < amount
         return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
 
 
