@@ -76,6 +76,7 @@ class Optimizer(tf.Module):
         """
         self.count.assign_add(tf.cast(finite, tf.int64))
         count = tf.maximum(tf.cast(self.count, tf.float32), 1.0)
+        power_1, power_2 = BETA_1**count, BETA_2**count
         lr, beta_1, beta_2 = (
             tf.where(finite, value, still)
             for value, still in ((self.lr, 0.0), (BETA_1, 1.0), (BETA_2, 1.0))
@@ -87,8 +88,8 @@ class Optimizer(tf.Module):
                 var=variable.handle,
                 m=first.handle,
                 v=second.handle,
-                beta1_power=BETA_1**count,
-                beta2_power=BETA_2**count,
+                beta1_power=power_1,
+                beta2_power=power_2,
                 lr=lr,
                 beta1=beta_1,
                 beta2=beta_2,

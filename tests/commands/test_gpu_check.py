@@ -19,6 +19,7 @@ SMALL += ["--actor.layers=1", "--value.layers=1", "--replay.length=4"]
 RTX = {
     **{"gpus": ["RTX 2080 Ti"], "capability": [7, 5], "tensorflow": "2.21.0", "xla": True},
     **{"cuda": "12.5.1", "cudnn": "9", "precision": "float16"},
+    "variants": ["bird", "dreamer", "soft_bird"],
 }
 STEP = {"step_s_median": 0.2, "first_step_s": 30.0, "peak_gpu_mb": 3000.0}
 STEP |= {"flops_share": 0.4, "matmul_gflops": 12e3}

@@ -54,6 +54,7 @@ def look_around() -> dict:
     """Return the GPUs that TensorFlow sees, what it was built with, and what it would choose."""
     import tensorflow as tf
 
+    from dreamer_bird.agent.objectives import OBJECTIVES
     from dreamer_bird.agent.precision import resolve_precision, resolve_xla
 
     devices = tf.config.list_physical_devices("GPU")
@@ -66,6 +67,7 @@ def look_around() -> dict:
         **{key: build.get(f"{key}_version", "none") for key in ("cuda", "cudnn")},
         "precision": resolve_precision("auto"),
         "xla": resolve_xla("auto", 1),
+        "variants": [*OBJECTIVES],
     }
 
 
