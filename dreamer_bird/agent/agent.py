@@ -110,11 +110,11 @@ class Agent(tf.Module):
                 made = int(self.optimizers["value"].count.numpy())
                 self._actor_waits = max(0, self._config.actor.learning_starts - made)
         arguments = batch, seed, not self._actor_waits
+        may_be_plain = self.compiled and not self.traces and self._config.xla == "auto"
         try:
             return self._train_step(*arguments)
         except tf.errors.OpError as error:
-            chosen_here = self.compiled and self._config.xla == "auto"
-            if not chosen_here or self.traces > 1:  # else nothing has been updated yet
+            if not may_be_plain:
                 raise
             told = f"XLA cannot compile updates here ({error.message.splitlines()[0]})"
             warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)

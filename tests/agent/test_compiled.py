@@ -78,7 +78,7 @@ def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
     monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
     function = agent_module.Agent._function
     broken = lambda self: fails if self.compiled else function(self)  # noqa: E731
-    fails.experimental_get_tracing_count = lambda: 1 + made
+    fails.experimental_get_tracing_count = lambda: int(made)
     monkeypatch.setattr(agent_module.Agent, "_function", broken)
     flags = {**SMALL, "variant": "dreamer"}
     if made:  # an update that was compiled before: this failure is another one's business
