@@ -25,7 +25,8 @@ def main(outdir, *words):
     words = list(words)
     check.found["agreed"] = sorted(command.agree(check, words, "CPU:0", "CPU:1", ["float32"]))
     command.overflow(check, words, "CPU:1")
-    command.pair(check, words, ["CPU:0", "CPU:1"])
+    one, two = ([names, command.PLAIN] for names in (["CPU:0"], ["CPU:0", "CPU:1"]))
+    command.compare(check, "devices", "two as one", words, one, two)
     check.save()
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_bird.commands.arguments import Parser, make_folder, whole
+from dreamer_bird.commands.arguments import Parser, make_folder, parse_flags, whole
 from dreamer_bird.commands.doctor.trials import try_environment
 from dreamer_bird.commands.gpu_check.trials import (
     BLOCKS_AFTER,
@@ -34,6 +34,8 @@ FEW = ["--configs", "dreamer_tf2", "--replay.batch", "6", "--replay.length", "10
 RUN = {"env.time_limit": 100, "train.every": 100, "train.updates": 10, "train.prefill": 1}
 # Some more than asked for, since a run goes on until it is seen to be due for the signal.
 RUN |= {"train.prefill_steps": 0, "steps": 100 * (BLOCKS_BEFORE + BLOCKS_AFTER + 5)}
+
+PLAIN = ["--precision", "float32", "--xla", "false"]
 
 # How far the gradients of a part, or a loss, may be from the CPU's in float32, relative to it. In
 # half precision three times the most that was seen on a CPU (0.035 and 0.011, at three sizes), of
@@ -117,6 +119,8 @@ def examine(check: Check, seen: Mapping) -> None:
     name_machine(check, seen)
     agreed = agree(check, FEW, "CPU:0", gpu, [mode.precision for mode in modes])
     steps = time_modes(check, "dreamer_tf2", SIZES["dreamer_tf2"], modes)
+    if len(modes) == 2:
+        check.add("step", "TF32, bfloat16", "SKIP", "need compute capability 8.0")
     flags = choose(check, steps, agreed)
     overflow(check, FEW, gpu)
     child = _child("profile", [*SIZES["dreamer_tf2"], *flags])
@@ -125,17 +129,16 @@ def examine(check: Check, seen: Mapping) -> None:
     for variant in seen["variants"]:
         play(check, variant, [*(f"--{key}={value}" for key, value in RUN.items()), *flags])
     if len(seen["gpus"]) > 1:
-        pair(check, FEW, [gpu, "GPU:1"])
+        compare(check, "devices", "two as one", FEW, [[gpu], PLAIN], [[gpu, "GPU:1"], PLAIN])
     for size in ("paper", "cpu"):
         time_modes(check, size, SIZES[size], modes)
 
 
 def modes_of(capability: tuple[int, int]) -> list[Mode]:
     """Return the number formats that a GPU of that compute capability has."""
-    old = capability < AMPERE
-    plain = [Mode("float32", "float32", False)]
     newer = [Mode("TF32", "float32", True), Mode("bfloat16", "bfloat16", True)]
-    return [*plain, *([] if old else newer), Mode("float16", "float16", True)]
+    newer = newer if capability >= AMPERE else []
+    return [Mode("float32", "float32", False), *newer, Mode("float16", "float16", True)]
 
 
 def name_machine(check: Check, seen: Mapping) -> None:
@@ -176,26 +179,23 @@ def agree(
     """
     agreed = set()
     for precision in dict.fromkeys(precisions):
-        kinds = [["--precision", precision, "--xla", xla] for xla in ("false", "true")]
-        plain = [[reference], ["--precision", "float32", "--xla", "false"]]
-        others = [[[device], kind] for kind in kinds]
-        child = _child("compare_updates", words, plain, others)
-        updates = check.run("agreement", precision, child)
-        for (*_, xla), found in zip(kinds, updates or [], strict=False):
-            if judge(check, "agreement", f"{precision}{_xla(xla)}", found, BOUNDS[precision]):
+        for xla in ("false", "true"):
+            other = [[device], ["--precision", precision, "--xla", xla]]
+            what = f"{precision}{_xla(xla)}"
+            if compare(check, "agreement", what, words, [[reference], PLAIN], other):
                 agreed.add((precision, xla))
     return agreed
 
 
-def judge(check: Check, part: str, what: str, found: Mapping, bound: float) -> bool:
-    """Add a line on how far two updates are apart; return whether that is within a bound."""
-    if "error" in found:
-        check.add(part, what, "FAIL", found["error"])
+def compare(
+    check: Check, part: str, what: str, words: list[str], reference: list, other: list
+) -> bool:
+    """Add a line on how far two updates are apart; return whether that is within the bound."""
+    found = check.run(part, what, _child("compare_updates", words, reference, other))
+    if not found:
         return False
-    far = {
-        kind: max(found[kind].items(), key=lambda item: (item[1] != item[1], item[1]))
-        for kind in ("losses", "gradients")
-    }
+    bound = BOUNDS[load(*parse_flags(other[1])).precision]
+    far = {kind: max(found[kind].items(), key=lambda item: item[1]) for kind in found}
     text = ", ".join(f"{kind} within {value:.1e} ({name})" for kind, (name, value) in far.items())
     agrees = all(value <= bound for _, value in far.values())
     text += "" if agrees else f", more than {bound:g}"
@@ -236,7 +236,7 @@ def choose(
     }
     if not fits:
         check.add("flags", "for training", "FAIL", "no step was timed that agrees with the CPU's")
-        return ["--precision", "float32", "--xla", "false"]
+        return PLAIN
     mode, xla = min(fits, key=fits.get)
     flags = ["--precision", mode.precision, "--xla", xla]
     check.found["flags"] = " ".join(flags)
@@ -264,14 +264,6 @@ def play(check: Check, variant: str, words: list[str]) -> None:
         text += "{share_train:.0%} training, {share_render:.0%} rendering, {share_other:.0%} the "
         text += "rest; 1M steps take {hours_for_1m:.1f} hours"
         check.add("run", variant, "OK", text.format(**found), found)
-
-
-def pair(check: Check, words: list[str], devices: list[str]) -> None:
-    """Compare the update that two devices share with the one of the first alone."""
-    plain = ["--precision", "float32", "--xla", "false"]
-    child = _child("compare_updates", words, [devices[:1], plain], [[devices, plain]])
-    for found in check.run("devices", "two as one", child) or []:
-        judge(check, "devices", "two as one", found, BOUNDS["float32"])
 
 
 def _child(trial: str, *arguments: object) -> Callable[[float], object]:

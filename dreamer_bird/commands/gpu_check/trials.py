@@ -71,28 +71,22 @@ def look_around() -> dict:
     }
 
 
-def compare_updates(words: list[str], reference: list, others: list[list]) -> list[dict]:
-    """Return how far others' first update is from that of `reference`, without TF32.
+def compare_updates(words: list[str], reference: list, other: list) -> dict[str, dict]:
+    """Return how far another first update is from that of `reference`, without TF32.
 
-    Settings are words of the command line. Reference and others are pairs: names of the devices
-    that share the update, and settings of its own. Distances are relative to the reference: of a
-    loss to its size, of a part's gradients to their norm. An other that fails has an `error`.
+    Settings are words of the command line. Each of the two is a pair: names of the devices that
+    share the update, and settings of its own. Distances are relative to the reference: of a loss
+    to its size, of a part's gradients to their norm.
     """
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    expected, found = _first_update(words, *reference), []
-    for other in others:
-        try:
-            pairs = zip(_first_update(words, *other), expected, strict=True)
-        except (tf.errors.OpError, RunError) as error:
-            found.append({"error": error_line(str(error))})
-            continue
-        losses, gradients = (
-            {key: _distance(ours[key], theirs[key]) for key in theirs} for ours, theirs in pairs
-        )
-        found.append({"losses": losses, "gradients": gradients})
-    return found
+    expected, found = (_first_update(words, *each) for each in (reference, other))
+    losses, gradients = (
+        {key: _distance(ours[key], theirs[key]) for key in theirs}
+        for ours, theirs in zip(found, expected, strict=True)
+    )
+    return {"losses": losses, "gradients": gradients}
 
 
 def _first_update(words: list[str], devices: Sequence[str], more: list[str]) -> tuple[dict, dict]:
