@@ -28,7 +28,8 @@ COPY requirements-cuda.txt .
 RUN [ "$DEVICE" = cpu ] || pip install --no-cache-dir --no-deps -r requirements-cuda.txt
 
 # The first user's number is 1000 on most hosts too, so that a mounted logdir can be written.
-RUN useradd --uid 1000 dreamer && install -d -o 1000 -g 1000 logdir
+# gpu-check leaves its findings in a folder of its own.
+RUN useradd --uid 1000 dreamer && install -d -o 1000 -g 1000 logdir gpu-check
 COPY . .
 # Fails the build where no frame can be rendered; the user of the container cannot write bytecode.
 RUN python -m dreamer_bird.envs.rendering && python -m compileall -q dreamer_bird

@@ -7,10 +7,10 @@ PYTHON = $(VENV)/bin/python
 HAS_GPU = import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices('GPU'))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format clean venv rendering
+.PHONY: help run test gpu-check soak lint format clean venv rendering
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed 3 ..."
 	"$(PYTHON)" run.py --variant bird --task dmc_cartpole_swingup \
@@ -18,6 +18,9 @@ run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed
 
 test: rendering ## run the tests
 	"$(PYTHON)" -m pytest $(ARGS)
+
+gpu-check: rendering ## tell in 15 minutes whether the GPU works, and how fast it trains (docs/gpu.md)
+	"$(PYTHON)" run.py gpu-check $(ARGS)
 
 soak: rendering ## stop a real run 50 times, each run of a sweep once, try 2,500 damaged inputs of each kind (over 20 minutes)
 	"$(PYTHON)" -m pytest --numprocesses=0 -s tests/training/test_stopping.py tests/training/test_fuzz.py tests/commands/test_sweep_soak.py tests/commands/test_sweep_ray.py tests/training/test_distributed.py tests/agent/test_agent.py tests/agent/test_replicas.py --kills 50 --fuzz 2500 $(ARGS)

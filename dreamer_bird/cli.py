@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("", "train, or resume the run in the logdir (the default)"),
     "bench": ("bench", "measure how fast this machine trains"),
     "doctor": ("doctor.examine", "tell whether training works here, or what to do"),
+    "gpu-check": ("gpu_check.command", "tell whether the GPU works, and how fast it trains"),
     "evaluate": ("evaluate", "play episodes with a trained agent"),
     "export": ("export", "write a policy as a TensorFlow SavedModel"),
     "predict": ("predict", "draw open-loop predictions of runs side by side"),

@@ -56,14 +56,14 @@ class Rule:
         """Return text or a YAML scalar in its type; a ValueError says what it must be."""
         if self.nullable and value in (None, "null"):
             return None
+        if self.choices:
+            value = _SPELLINGS.get(str(value), value)
         try:
             value = self._parse(value)
         except ValueError:
             raise ValueError(f"must be {self}") from None
-        if self.choices:
-            value = _SPELLINGS.get(value, value)
-            if value not in self.choices:
-                raise ValueError(f"unknown; {nearest(value, self.choices)}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"unknown; {nearest(value, self.choices)}")
         if self.check:
             self.check(value)
         return value
@@ -93,6 +93,7 @@ def _check_loggers(text: str) -> None:
 
 
 _SPELLINGS = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
+_SPELLINGS |= {"True": "true", "False": "false"}  # of YAML's too
 
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
@@ -121,7 +122,7 @@ _RULES = {
         actor.init_std actor.min_std actor.mean_scale worker.timeout""",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
-    Rule(bool): "xla train.overlap env.shadows model.standardize objective.weight_value_loss",
+    Rule(bool): "train.overlap env.shadows model.standardize objective.weight_value_loss",
     Rule(bool, nullable=True): "model.discount_head",
     Rule(str): "variant",  # one of the blocks of configs.yaml, which `load` checks
     Rule(str, nullable=True): "logdir env.camera",
@@ -133,6 +134,7 @@ _RULES = {
     Rule(str, choices=("gaussian", "tanh")): "objective.entropy",
     Rule(str, choices=("relu", "elu")): "model.conv_act",
     Rule(str, choices=("auto", "float32", "bfloat16", "float16")): "precision",
+    Rule(str, choices=("auto", "true", "false")): "xla",
 }
 RULES = {key: rule for rule, keys in _RULES.items() for key in keys.split()}
 
@@ -283,7 +285,7 @@ def _check_together(values: Mapping) -> None:
     if values["planner.elites"] > values["planner.candidates"]:
         few = f"--planner.candidates {values['planner.candidates']}"
         raise ConfigError(f"--planner.elites {values['planner.elites']}: at most {few}")
-    if values["xla"] and devices > 1:
+    if values["xla"] == "true" and devices > 1:
         raise ConfigError(f"--xla true: compiles updates of one device, not of --devices {devices}")
     if length > frames:
         raise ConfigError(f"--replay.length {length}: an episode has {frames} frames")

@@ -20,6 +20,8 @@ from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.utils import seeds
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+# Compiling takes most of the time of tests that compile.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def pytest_addoption(parser):
@@ -87,7 +89,7 @@ def _values(agent):
 def _assign(agent, values):
     for variable, value in zip(agent.variables, values, strict=True):
         variable.assign(value)
-    agent._actor_learns = False
+    agent._actor_waits = 1
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from dreamer_bird.cli import COMMANDS
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.commands.doctor import examine as doctor
+from dreamer_bird.commands.gpu_check import command as gpu_check
 from dreamer_bird.config import load
 from dreamer_bird.envs.rendering import INSTALL_COMMAND
 
@@ -78,6 +79,13 @@ def test_the_entry_point_and_the_health_check_are_commands_of_the_program():
     assert (command, flag) == ("doctor", "--part")
     # Neither may start TensorFlow, nor trip over the run that is going on.
     assert {*parts} <= {"gpu", "disk", "cores"} <= doctor.PARTS.keys()
+
+
+def test_gpu_check_may_leave_its_findings_in_the_image():
+    made = re.search(r"install -d -o (\d+) -g \1 (.*)", read("Dockerfile"))
+    assert made[1] == instruction("USER")
+    default = gpu_check._parse([]).outdir
+    assert str(default) in made[2].split() and instruction("WORKDIR") == "/app"
 
 
 def test_the_compose_file_trains_where_tensorboard_looks():

@@ -1,15 +1,19 @@
 """The agent: acts with `policy`, learns with `train_step`."""
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from dreamer_bird.agent import replicas
 from dreamer_bird.agent.actor_critic import ActorCritic
-from dreamer_bird.agent.distributions import OneHot, normal_noise
+from dreamer_bird.agent.distributions import OneHot, normal_noise, split_seed, uniform_noise
 from dreamer_bird.agent.layers import weights_from
 from dreamer_bird.agent.objectives import OBJECTIVES
 from dreamer_bird.agent.optimizer import Optimizer
 from dreamer_bird.agent.planner import Planner
+from dreamer_bird.agent.precision import resolve_xla
 from dreamer_bird.agent.preprocessing import preprocess
 from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
@@ -56,9 +60,9 @@ class Agent(tf.Module):
             for name, (part, section) in parts.items()
             if learns
         }
-        self._actor_learns = False
-        # No Python control flow depends on tensors; tracing without autograph takes half the time.
-        self._train_step = tf.function(self._shared_update, autograph=False, jit_compile=config.xla)
+        self._actor_waits = 1  # updates until the counter is asked whether the actor learns
+        self.compiled = resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
+        self._train_step = self._function()
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
@@ -75,7 +79,7 @@ class Agent(tf.Module):
         else the mode of the policy, and the state to pass with the next observations. A plan is
         the same in both cases, but for the exploration.
         """
-        latent_seed, action_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+        latent_seed, action_seed, noise_seed = tf.unstack(split_seed(seed, 3))
         latent, action = state
         embed = self.world_model.embed(preprocess(obs))
         latent, _ = self.world_model.rssm.obs_step(latent, action, embed, latent_seed)
@@ -120,18 +124,39 @@ class Agent(tf.Module):
                 episode into the next, `first`, bool `[B, T]`, marks its first step.
             seed: of all samples, `[2]`.
         """
-        # Asked no longer than needed, as reading the counter waits for the device.
-        if self.actor_critic and not self._actor_learns:
-            starts = self._config.actor.learning_starts
-            self._actor_learns = bool(self.optimizers["value"].count.numpy() >= starts)
-        return self._train_step(batch, seed, self._actor_learns)
+        if self.actor_critic and self._actor_waits:
+            self._actor_waits -= 1
+            if not self._actor_waits:  # only now, as reading the counter waits for the device
+                made = int(self.optimizers["value"].count.numpy())
+                self._actor_waits = max(0, self._config.actor.learning_starts - made)
+        arguments = batch, seed, not self._actor_waits
+        may_be_plain = self.compiled and not self.traces and self._config.xla == "auto"
+        try:
+            return self._train_step(*arguments)
+        except tf.errors.OpError as error:
+            if not may_be_plain:
+                raise
+            told = f"XLA cannot compile updates here ({error.message.splitlines()[0]})"
+            warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
+        self.compiled = False
+        self._train_step = self._function()
+        return self._train_step(*arguments)
+
+    @property
+    def traces(self) -> int:
+        """How often an update was traced, and compiled if it is `compiled`: at most twice."""
+        return self._train_step.experimental_get_tracing_count()
+
+    def _function(self) -> Callable[[Batch, tf.Tensor, bool], Metrics]:
+        # No Python control flow depends on tensors; tracing without autograph takes half the time.
+        return tf.function(self._shared_update, autograph=False, jit_compile=self.compiled)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
         return replicas.run(self._strategy, self._update, batch, seed, actor_learns)
 
     def _update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:
         """Do what `train_step` does, with the part of the batch that a replica has."""
-        model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
+        model_seed, imagine_seed = tf.unstack(split_seed(seed, 2))
         batch = preprocess(batch)
         self.world_model.update_statistics(batch)
         with tf.GradientTape() as model_tape:
@@ -173,8 +198,8 @@ class Agent(tf.Module):
         if not self._spec.discrete:
             noise = amount * normal_noise(tf.shape(action), seed)
             return tf.clip_by_value(action + noise, -1, 1)
-        replace_seed, action_seed = tf.unstack(tf.random.split(seed))
-        replaced = tf.random.stateless_uniform([tf.shape(action)[0], 1], replace_seed) < amount
+        replace_seed, action_seed = tf.unstack(split_seed(seed, 2))
+        replaced = uniform_noise([tf.shape(action)[0], 1], replace_seed) < amount
         return tf.where(replaced, OneHot(tf.zeros_like(action)).sample(action_seed), action)
 
     @tf.function(autograph=False)
@@ -194,7 +219,7 @@ class Agent(tf.Module):
         And `imagined_reward`, `[N, H]`: what the actor, if there is one, would earn instead, from
         the same states.
         """
-        model_seed, imagine_seed = tf.unstack(tf.random.split(seed))
+        model_seed, imagine_seed = tf.unstack(split_seed(seed, 2))
         start, found = self.world_model.open_loop(preprocess(batch), model_seed)
         if not self.actor_critic:
             return found
@@ -223,7 +248,7 @@ class Agent(tf.Module):
 
         Raises CheckpointError that names the first array that is missing, foreign or of other size.
         """
-        self._actor_learns = False  # until the counter that is loaded here says so
+        self._actor_waits = 1  # until the counter that is loaded here is read
         variables = self.named_variables()
         ours = {name: tuple(variable.shape) for name, variable in variables.items()}
         theirs = {name: array.shape for name, array in arrays.items()}

@@ -15,16 +15,29 @@ def split_seed(seed: tf.Tensor | None, count: int) -> tf.Tensor:
     """Return `count` seeds, `[count, 2]`, that depend on `seed` `[2]` alone unless it is None."""
     if seed is None:  # as code written against Dreamer calls us; then the global generator decides
         seed = tf.random.uniform([2], 0, tf.int32.max, tf.int32)
-    return tf.random.split(seed, count)
+    with tf.device("CPU:0"):  # where a draw wants its seed: else a GPU would be waited for
+        return tf.random.split(seed, count, alg="philox")
+
+
+def uniform_noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
+    """Return uniform noise in [2^-25, 1], a pure function of `seed` `[2]` unless that is None.
+
+    `axis` is that of the batch, of which a replica may have a part. The bits are the same on every
+    device, and compiled by XLA; what TensorFlow makes of them is not, so it is made here.
+    """
+    seed = split_seed(seed, 1)[0] if seed is None else seed
+
+    def draw(shape: tf.Tensor) -> tf.Tensor:
+        bits = tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")
+        return tf.maximum(2.0**-32 * tf.cast(bits, tf.float32) + 0.5, 2.0**-25)
+
+    return per_replica_random(draw, shape, axis)
 
 
 def normal_noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
-    """Return standard normal noise, a pure function of `seed` `[2]` unless that is None.
-
-    `axis` is that of the batch, of which a replica may have a part.
-    """
-    seed = split_seed(seed, 1)[0] if seed is None else seed
-    return per_replica_random(lambda shape: tf.random.stateless_normal(shape, seed), shape, axis)
+    """Return standard normal noise as `uniform_noise` returns uniform one (Box and Muller)."""
+    radius, angle = tf.unstack(uniform_noise(tf.concat([[2], shape], 0), seed, axis + 1))
+    return tf.sqrt(-2 * tf.math.log(radius)) * tf.cos(2 * math.pi * angle)
 
 
 def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
@@ -126,10 +139,7 @@ class OneHot:
     @staticmethod
     def noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
         """Return what a sample of that shape is made of besides the distribution, Gumbel noise."""
-        seed = split_seed(seed, 1)[0] if seed is None else seed
-        uniform = per_replica_random(
-            lambda shape: tf.random.stateless_uniform(shape, seed, minval=1e-20), shape, axis
-        )
+        uniform = tf.minimum(uniform_noise(shape, seed, axis), 1 - 2.0**-24)  # not 1: log(0)
         return -tf.math.log(-tf.math.log(uniform))
 
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:

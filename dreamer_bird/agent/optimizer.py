@@ -52,7 +52,7 @@ class Optimizer(tf.Module):
         norm = tf.linalg.global_norm(gradients) / self.loss_scale
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         factor = self.clip / tf.maximum(norm, self.clip) / self.loss_scale
-        tf.cond(finite, lambda: self._adam([g * factor for g in gradients]), lambda: None)
+        self._adam([tf.where(finite, g * factor, 0.0) for g in gradients], finite)
         if self.loss_scaling:
             self._adjust_scale(finite)
         return loss, norm, finite
@@ -69,8 +69,18 @@ class Optimizer(tf.Module):
                 named[f"{moment}/{names[variable.ref()]}"] = slot
         return named
 
-    def _adam(self, gradients: Sequence[tf.Tensor]) -> None:
-        count = tf.cast(self.count.assign_add(1), tf.float32)
+    def _adam(self, gradients: Sequence[tf.Tensor], finite: tf.Tensor) -> None:
+        """Update variables and moments, or leave all as they are unless `finite`.
+
+        By numbers instead of a branch, for which the host would wait for a GPU to take it.
+        """
+        self.count.assign_add(tf.cast(finite, tf.int64))
+        count = tf.maximum(tf.cast(self.count, tf.float32), 1.0)
+        power_1, power_2 = BETA_1**count, BETA_2**count
+        lr, beta_1, beta_2 = (
+            tf.where(finite, value, still)
+            for value, still in ((self.lr, 0.0), (BETA_1, 1.0), (BETA_2, 1.0))
+        )
         for variable, first, second, gradient in zip(
             self.weights, self.first, self.second, gradients, strict=True
         ):
@@ -78,11 +88,11 @@ class Optimizer(tf.Module):
                 var=variable.handle,
                 m=first.handle,
                 v=second.handle,
-                beta1_power=BETA_1**count,
-                beta2_power=BETA_2**count,
-                lr=self.lr,
-                beta1=BETA_1,
-                beta2=BETA_2,
+                beta1_power=power_1,
+                beta2_power=power_2,
+                lr=lr,
+                beta1=beta_1,
+                beta2=beta_2,
                 epsilon=EPSILON,
                 grad=gradient,
             )

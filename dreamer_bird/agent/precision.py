@@ -1,4 +1,4 @@
-"""The number format of matrix products and convolutions."""
+"""The number format of matrix products and convolutions, and whether XLA compiles them."""
 
 from pathlib import Path
 
@@ -20,6 +20,13 @@ def resolve_precision(setting: str) -> str:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
         return "bfloat16" if capability and capability >= (8, 0) else "float16"
     return "bfloat16" if _cpu_flags() & BFLOAT16_FLAGS else "float32"
+
+
+def resolve_xla(setting: str, replicas: int) -> bool:
+    """Return whether XLA compiles updates: for "auto", on a GPU that shares them with no other."""
+    if setting == "auto":
+        return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))
+    return setting == "true"
 
 
 def _cpu_flags() -> set[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from dreamer_bird.agent.distributions import split_seed
+from dreamer_bird.agent.distributions import split_seed, uniform_noise
 from dreamer_bird.agent.layers import weights_read_once
 from dreamer_bird.agent.networks import (
     ActionDecoder,
@@ -15,7 +15,7 @@ from dreamer_bird.agent.networks import (
     DenseEncoder,
 )
 from dreamer_bird.agent.preprocessing import Standardizer
-from dreamer_bird.agent.replicas import batch_mean, per_replica_random
+from dreamer_bird.agent.replicas import batch_mean
 from dreamer_bird.agent.rssm import RSSM, Carry, State, carry
 from dreamer_bird.envs.spaces import Spec
 
@@ -244,9 +244,7 @@ def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
     if count is None:
         return sequences
     shape = tf.shape(next(iter(sequences.values())))[:2]
-    seed = tf.random.experimental.stateless_fold_in(seed, 0)
-    scores = per_replica_random(
-        lambda shape: tf.random.stateless_uniform(shape, seed), shape, axis=0
-    )
+    # The third of three, since of others two are split.
+    scores = uniform_noise(shape, split_seed(seed, 3)[2])
     steps = tf.math.top_k(scores, count).indices
     return {key: tf.gather(value, steps, batch_dims=1) for key, value in sequences.items()}

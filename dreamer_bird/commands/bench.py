@@ -8,6 +8,7 @@ import time
 import timeit
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from dreamer_bird.envs import EPISODE
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.processes import run_python
-from dreamer_bird.utils.tensorflow import quietly, use_threads, uses_onednn
+from dreamer_bird.utils.tensorflow import first_device, quietly, use_threads, uses_onednn
 
+PROGRAM = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
 BLOCKS = 10  # of updates, in a whole run
 FRAMES = 100  # rendered alone
-PRODUCT = 2048  # rows and columns of the matrices multiplied
+PRODUCTS = {"CPU:0": 2048, "GPU:0": 8192}  # rows and columns of the matrices multiplied
 
 
 def main(arguments: list[str]) -> int:
@@ -61,8 +63,9 @@ def measure_step(config: Config, steps: int) -> dict[str, float]:
     next(updates)
     first = _since_the_process_began()
     seconds = list(islice(updates, steps))
+    memory = _peak_gpu_memory()
     operations, fastest = flops_per_step(config, spec_of(config)), _matmul_gflops(config.precision)
-    return {
+    return memory | {
         "step_s_median": float(np.median(seconds)),
         "step_s_min": min(seconds),
         "first_step_s": first,
@@ -98,7 +101,13 @@ def measure_run(config: Config) -> dict[str, float]:
     flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
     flags |= {"train.prefill_steps": 0, "actor.learning_starts": 0}
     flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS
-    _, start, *blocks = _run(flags)
+    return run_figures(config, _run(flags)[1:])
+
+
+def run_figures(config: Config, logged: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return how fast a run went on after the first of the blocks of updates that it logged."""
+    start, *blocks = logged
+    repeat = config.env.action_repeat
     env_steps = blocks[-1]["step"] - start["step"]
     parts = Counter()
     for block in blocks:
@@ -124,12 +133,16 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         flags = flags | {"logdir": f"{folder}/run"}
         words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
-        code = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
-        done = run_python(code, *words)
+        done = run_python(PROGRAM, *words)
         if done.returncode:
             raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
-        lines = map(json.loads, Path(folder, "run", "metrics.jsonl").read_text().splitlines())
-        return [line for line in lines if "model_loss" in line]
+        return logged_blocks(Path(folder, "run"))
+
+
+def logged_blocks(logdir: Path) -> list[dict[str, float]]:
+    """Return the lines of a run's blocks of updates."""
+    lines = map(json.loads, Path(logdir, "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "model_loss" in line]
 
 
 _MEANINGS = {
@@ -139,7 +152,8 @@ _MEANINGS = {
     "step_s_min": "the same, fastest",
     "first_step_s": "seconds from the start of this process to the end of its first training step",
     "flops_per_step": "operations of a training step",
-    "matmul_gflops": f"GFLOP/s of a matrix product of {PRODUCT} rows and columns",
+    "peak_gpu_mb": "MB of the GPU's memory that training steps take at most",
+    "matmul_gflops": "GFLOP/s of a product of matrices so large that nothing is faster",
     "flops_share": "share of that speed which the training step reaches",
     "policy_ms": "milliseconds of the policy alone for an agent step, of all environments at once",
     "render_ms": "milliseconds of an agent step of the environment: physics, rendering, worker",
@@ -179,12 +193,21 @@ _IMPORTED = time.monotonic()
 def _matmul_gflops(precision: str) -> float:
     import tensorflow as tf
 
-    one, other = tf.cast(tf.random.stateless_normal((2, PRODUCT, PRODUCT), (0, 0)), precision)
+    size = PRODUCTS[first_device()]
+    one, other = tf.cast(tf.random.stateless_normal((2, size, size), (0, 0)), precision)
     # Two beside each other, since one alone may have but one of the threads (`use_threads`).
     product = tf.function(lambda: tf.reduce_sum(one @ other) + tf.reduce_sum(other @ one))
     product()
     seconds = min(timeit.repeat(lambda: product().numpy(), repeat=8, number=1))
-    return 4 * PRODUCT**3 / seconds / 1e9
+    return 4 * size**3 / seconds / 1e9
+
+
+def _peak_gpu_memory() -> dict[str, float]:
+    import tensorflow as tf
+
+    if first_device() == "CPU:0":
+        return {}
+    return {"peak_gpu_mb": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6}
 
 
 def _show(figures: dict[str, float]) -> None:

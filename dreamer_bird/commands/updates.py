@@ -1,8 +1,9 @@
-"""An agent on random numbers: updates, which `bench` times and `doctor` tries, and actions."""
+"""An agent on random numbers: updates and actions, which other commands time or try."""
 
 import time
 from collections.abc import Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
+
+if TYPE_CHECKING:
+    from dreamer_bird.agent.agent import Agent
+    from dreamer_bird.agent.world_model import Batch
 
 STATE = 6  # dimensions of the random batch's state
 
@@ -26,19 +31,7 @@ def time_updates(config: Config) -> Iterator[float]:
 
     The first one, which is traced, takes far longer than the others.
     """
-    from dreamer_bird.agent.agent import Agent
-
-    spec = spec_of(config)
-    # Whole updates, the actor's part of them too, from the first one on.
-    agent = Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec)
-    rng = np.random.default_rng(0)
-    shape = (config.replay.batch, config.replay.length)
-    batch = {
-        **random_observations(spec, shape, rng),
-        "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
-        "reward": rng.uniform(size=shape).astype(np.float32),
-        "discount": np.ones(shape, np.float32),
-    }
+    agent, batch = agent_of(config), random_batch(config)
     for number in count():
         start = time.perf_counter()
         metrics = agent.train_step(batch, seeds.stateless(0, "bench", number))
@@ -57,6 +50,27 @@ def time_actions(config: Config) -> Iterator[float]:
         start = time.perf_counter()
         _, state = agent.act(obs, state, seeds.stateless(0, "bench", number), True)
         yield time.perf_counter() - start
+
+
+def agent_of(config: Config) -> "Agent":
+    """Return an agent whose updates are whole, the actor's part of them too, from the first on."""
+    from dreamer_bird.agent.agent import Agent
+
+    return Agent(config.replace(actor={**config.actor, "learning_starts": 0}), spec_of(config))
+
+
+def random_batch(config: Config) -> "Batch":
+    """Return a batch `[B, T, ...]`, on the device that TensorFlow would choose."""
+    import tensorflow as tf
+
+    rng, shape = np.random.default_rng(0), (config.replay.batch, config.replay.length)
+    batch = {
+        **random_observations(spec_of(config), shape, rng),
+        "action": rng.uniform(-1, 1, (*shape, 1)).astype(np.float32),
+        "reward": rng.uniform(size=shape).astype(np.float32),
+        "discount": np.ones(shape, np.float32),
+    }
+    return {key: tf.convert_to_tensor(value) for key, value in batch.items()}
 
 
 def random_observations(spec: Spec, shape: tuple[int, ...], rng: np.random.Generator) -> Arrays:

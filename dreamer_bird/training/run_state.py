@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from dreamer_bird.config import Config
 from dreamer_bird.envs.worker import EnvWorker
@@ -103,7 +104,8 @@ class ResumableRun:
     def history_columns(self) -> Arrays:
         """Return the metrics of the unfinished block of updates, `[N]` each."""
         keys = self.history[0] if self.history else {}
-        return {key: np.array([metrics[key] for metrics in self.history]) for key in keys}
+        # Stacked where they are, so that a GPU is asked once for each.
+        return {key: tf.stack([row[key] for row in self.history]).numpy() for key in keys}
 
     def _restore(self) -> int | None:
         """Take what the last checkpoint holds; return the size of metrics.jsonl that it knows."""

@@ -1,6 +1,7 @@
 """Training: Algorithm 1 of the BIRD paper, with evaluation, logs and checkpoints around it."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.agent.precision import resolve_precision
+from dreamer_bird.agent.world_model import Metrics
 from dreamer_bird.config import Config
 from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
@@ -21,7 +23,7 @@ from dreamer_bird.training.watchdog import culprit
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.signals import Stopped, stopping
-from dreamer_bird.utils.tensorflow import use_threads
+from dreamer_bird.utils.tensorflow import first_device, use_threads
 
 FOLLOWERS_GRACE = 3600.0  # seconds; followers save nothing, and wait until the chief has saved
 
@@ -184,16 +186,27 @@ class Run(ResumableRun):
                     batch = next(batches)
                 with self.watch("train"):
                     self.team.announce_update()
-                    seed = seeds.stateless(self.config.seed, "train", self.updates)
-                    self.history.append(self.agent.train_step(batch, seed))
+                    self.history.append(self._update_by(batch))
                 self.updates += 1
+
+    def _update_by(self, batch: dict[str, tf.Tensor]) -> Metrics:
+        """Make an update; say how long XLA took, where it is one that was compiled."""
+        seed = seeds.stateless(self.config.seed, "train", self.updates)
+        traces, start = self.agent.traces, time.perf_counter()
+        metrics = self.agent.train_step(batch, seed)
+        if self.agent.compiled and self.agent.traces > traces:
+            self.logger.say(f"XLA compiled the update in {time.perf_counter() - start:.1f} s")
+        return metrics
 
     def _draw(self, update: int) -> dict[str, tf.Tensor]:
         """Return the batch of an update, on the device."""
         rng = seeds.generator(self.config.seed, "replay", update)
         draw = self.replay.sample_joined if self._joins_episodes else self.replay.sample
         batch = draw(self.config.replay.batch, rng)
-        return {key: tf.convert_to_tensor(value) for key, value in batch.items()}
+        # Several devices take their parts from the host's memory.
+        several = self.team.strategy.num_replicas_in_sync > 1
+        with tf.device("CPU:0" if several else first_device()):
+            return {key: tf.convert_to_tensor(value) for key, value in batch.items()}
 
     def _log_updates(self, history: Arrays) -> None:
         collectors = self.collector, self.diagnostics.collector

@@ -21,6 +21,8 @@ def quietly() -> Iterator[None]:
     # TensorFlow imports a Keras, used here or not: let it be the one that Probability imports too.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Not all of a GPU's memory at once: environments render there too.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -34,6 +36,13 @@ def quietly() -> Iterator[None]:
 def uses_onednn() -> bool:
     """Return whether TensorFlow, loaded `quietly`, computes with oneDNN on a CPU."""
     return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+
+
+def first_device() -> str:
+    """Return the name of the first GPU, of the CPU where there is none."""
+    import tensorflow as tf
+
+    return "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
 
 
 def use_threads(count: int | None, operations: float) -> None:

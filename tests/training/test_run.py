@@ -1,9 +1,15 @@
 """The stages of a run, in this process, with an environment of random pixels."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from stages import finish, next_stage
 from toy_envs import STEPS
+
+from dreamer_bird.training import train
 
 
 def test_the_counters_decide_what_is_due(make_run):
@@ -118,3 +124,49 @@ def test_another_seed_differs_everywhere(make_run):
 def test_a_run_that_ends_before_it_learns_says_so_at_its_start(make_run):
     with pytest.warns(UserWarning, match="nothing will be learned"):
         make_run(steps=100, **{"train.prefill_steps": 100})
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """A list that grows by one with each tensor whose numbers Python asks for."""
+    kind = next(each for each in type(tf.zeros([])).__mro__ if "_numpy" in vars(each))
+    found, original = [], kind._numpy
+    monkeypatch.setattr(kind, "_numpy", lambda tensor: found.append(1) or original(tensor))
+    return found
+
+
+def test_nothing_of_a_block_is_read_before_its_end(make_run, reads):
+    """But the counter for when the actor learns: at the first update and when it may begin."""
+    settings = {"train.updates": 5, "actor.learning_starts": 3, "obs": "pixels"}
+    run = make_run(**settings)
+    run.collect()
+    reads.clear()
+    run._run_updates()
+    assert run.updates == 5 and len(reads) == 2
+    assert [row["actor_grad_norm"] > 0 for row in run.history] == [False] * 3 + [True] * 2
+    reads.clear()
+    assert len(run.history_columns()) == len(reads) == len(run.history[0])
+
+
+def test_a_batch_is_on_the_device_as_bytes(make_run, monkeypatch):
+    run = make_run()
+    run.collect()
+    asked, original = [], tf.device
+    monkeypatch.setattr(tf, "device", lambda name: asked.append(name) or original(name))
+    monkeypatch.setattr(train, "first_device", lambda: "GPU:0")
+    assert run._draw(0)["image"].dtype == tf.uint8
+    monkeypatch.setattr(run.team, "strategy", SimpleNamespace(num_replicas_in_sync=2))
+    run._draw(0)  # of which each replica's part alone is to travel
+    assert asked == ["GPU:0", "CPU:0"]
+
+
+def test_a_compiled_update_tells_its_time_each_time_that_it_is_traced(make_run, monkeypatch):
+    run, told = make_run(), []
+    traces = iter([0, 1, 1, 1, 1, 2])
+    monkeypatch.setattr(type(run.agent), "traces", property(lambda agent: next(traces)))
+    monkeypatch.setattr(run.agent, "compiled", True)
+    monkeypatch.setattr(run.agent, "train_step", lambda batch, seed: {})
+    monkeypatch.setattr(run.logger, "say", told.append)
+    for _ in range(3):
+        run._update_by({})
+    assert len(told) == 2 and re.fullmatch(r"XLA compiled the update in \d+\.\d s", told[0])

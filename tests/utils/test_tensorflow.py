@@ -92,6 +92,21 @@ def told_by(done):
     return [line for line in done.stderr.splitlines() if line.startswith("-c: ")]
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"), [({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "0"}, "0")]
+)
+def test_a_gpu_has_room_for_renderers_unless_the_user_wants_none(setting, told):
+    name = "TF_FORCE_GPU_ALLOW_GROWTH"
+    code = (
+        "import os; from dreamer_bird.utils.tensorflow import quietly\n"
+        f"with quietly(): print(os.environ['{name}'])"
+    )
+    env = {key: value for key, value in os.environ.items() if key != name}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=env | setting, capture_output=True, text=True)
+    assert done.stdout == f"{told}\n"
+
+
 def test_one_keras_is_loaded_and_not_two():
     code = (
         "import sys; from dreamer_bird.utils.tensorflow import quietly\n"

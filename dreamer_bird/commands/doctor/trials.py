@@ -54,7 +54,7 @@ def try_training(settings: list[str]) -> Probe:
         return Probe(None, None, f"no answer within {PATIENCE} s")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     seen, training = (*answers, None, None)[:2]
-    error = cause_of_end(done.returncode) or _error_line(done.stderr)
+    error = cause_of_end(done.returncode) or error_line(done.stderr)
     return Probe(seen, training, error if done.returncode else "")
 
 
@@ -107,7 +107,7 @@ def try_environment(config: Config) -> Frames:
             milliseconds = 1000 * (time.perf_counter() - start) / STEPS
             return Frames(*env.render(), milliseconds)
     except (ImportError, RunError) as error:
-        return Frames("", "", 0, 0, _error_line(str(error)))
+        return Frames("", "", 0, 0, error_line(str(error)))
 
 
 def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
@@ -132,7 +132,7 @@ def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
     return Telling(make())
 
 
-def _error_line(text: str) -> str:
+def error_line(text: str) -> str:
     """Return the last line that names an exception, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]

@@ -82,7 +82,7 @@ def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts | None
 
 def check_split(config: Config, hosts: Hosts) -> None:
     """Refuse, with ConfigError, what one host alone can do, and a batch that cannot be divided."""
-    if config.xla and hosts.count > 1:
+    if config.xla == "true" and hosts.count > 1:
         raise ConfigError(f"--xla true: compiles updates of one host, not of {hosts.count}")
     if config.replay.batch % (config.devices * hosts.count):
         raise ConfigError(

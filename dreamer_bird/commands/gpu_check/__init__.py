@@ -1,0 +1,1 @@
+"""The command `gpu-check`: does this program work on the GPU of this machine, and how fast."""

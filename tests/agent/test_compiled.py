@@ -1,0 +1,113 @@
+"""The update that XLA compiles, on the CPU: the same numbers, and loops that are loops."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sizes import ACTIONS, BATCH, LENGTH
+
+from dreamer_bird.agent import agent as agent_module
+from dreamer_bird.agent.precision import resolve_xla
+from dreamer_bird.config import load
+from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.errors import ConfigError
+
+STATE = Spec({"state": (3,)}, ACTIONS)
+SMALL = {"obs": "state", "model__reward_layers": 1, "model__state_layers": 1}
+SMALL |= {"actor__layers": 1, "value__layers": 1, "variant": "bird"}
+
+
+def weights(agent):
+    return {name: variable.numpy() for name, variable in agent.named_variables().items()}
+
+
+@pytest.fixture
+def state_batch(batch):
+    state = np.random.default_rng(0).normal(size=(BATCH, LENGTH, 3)).astype(np.float32)
+    return {key: batch[key] for key in ("action", "reward", "discount")} | {"state": state}
+
+
+def test_a_compiled_update_gives_the_numbers_of_a_plain_one(make_agent, state_batch, seed):
+    # Steps drawn at random too, and the actor that joins in the second update.
+    flags = {**SMALL, "model__decode_steps": 2, "objective__imagine_starts": 2}
+    plain, compiled = (make_agent(STATE, **flags, xla=xla) for xla in ("false", "true"))
+    assert (plain.compiled, compiled.compiled) == (False, True)
+    for update in range(2):
+        one, two = (agent.train_step(state_batch, seed + update) for agent in (plain, compiled))
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    ours, theirs = map(weights, (plain, compiled))
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    assert compiled.traces == 1
+    # Real and imagined steps, forwards and backwards, are four loops, and nothing is a branch.
+    inside = compiled._train_step.experimental_get_compiler_ir(state_batch, seed, True)
+    operations = re.findall(r" (while|conditional)\(", inside(stage="hlo"))
+    assert operations == 4 * ["while"]
+
+
+def test_a_compiled_update_in_float16_skips_what_overflows_and_goes_on(
+    make_agent, state_batch, seed
+):
+    agent = make_agent(STATE, **SMALL, xla="true", precision="float16")
+    scale = agent.optimizers["model"].loss_scale
+    scale.assign(2.0**100)
+    before = weights(agent)
+    assert agent.train_step(state_batch, seed)["skipped_updates"] == 1
+    after = weights(agent)
+    assert scale.numpy() == 2.0**99
+    model = [
+        name for name in before if name.startswith(("rssm", "state_", "model_optimizer/first"))
+    ]
+    for name in model:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    scale.assign(2.0)
+    assert agent.train_step(state_batch, seed)["skipped_updates"] == 0
+    changed = weights(agent)
+    assert all((changed[name] != after[name]).any() for name in model if name.endswith("kernel"))
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
+    make_agent, state_batch, seed, monkeypatch, made
+):
+    def fails(self, *_):
+        raise tf.errors.InternalError(None, None, "libdevice not found\nand more")
+
+    monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
+    function = agent_module.Agent._function
+    broken = lambda self: fails if self.compiled else function(self)  # noqa: E731
+    fails.experimental_get_tracing_count = lambda: int(made)
+    monkeypatch.setattr(agent_module.Agent, "_function", broken)
+    flags = {**SMALL, "variant": "dreamer"}
+    if made:  # an update that was compiled before: this failure is another one's business
+        with pytest.raises(tf.errors.InternalError):
+            make_agent(STATE, **flags, xla="auto").train_step(state_batch, seed)
+        return
+    agent = make_agent(STATE, **flags, xla="auto")
+    with pytest.warns(UserWarning, match=r"compile updates here \(libdevice not found\): training"):
+        metrics = agent.train_step(state_batch, seed)
+    expected = make_agent(STATE, **flags, xla="false").train_step(state_batch, seed)
+    assert metrics["model_loss"] == expected["model_loss"]
+    with pytest.raises(tf.errors.InternalError):
+        make_agent(STATE, **flags, xla="true").train_step(state_batch, seed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpus", "replicas", "compiled"),
+    [
+        *(("auto", 1, 1, True), ("auto", 0, 1, False), ("auto", 2, 2, False)),
+        *(("true", 0, 1, True), ("false", 1, 1, False)),
+    ],
+)
+def test_auto_compiles_on_one_gpu_alone(monkeypatch, setting, gpus, replicas, compiled):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu"] * gpus)
+    assert resolve_xla(setting, replicas) is compiled
+
+
+@pytest.mark.parametrize("given", ["true", True, "True"])
+def test_the_setting_is_a_word_or_a_bool_of_yaml(given):
+    assert load({"xla": given}).xla == "true"
+    with pytest.raises(ConfigError, match="choose from auto, true, false"):
+        load({"xla": "on"})
