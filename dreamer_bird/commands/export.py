@@ -1,7 +1,6 @@
 """The command `export`: a SavedModel that acts without this package, or a run's weights alone."""
 
 import os
-import shutil
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
     if flags.run:
         with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
-            save_run(snapshot, Path(folder, "run"))
+            save_run(snapshot, Path(folder, "run"), flags.out)
             Path(folder, "run").rename(flags.out)
         print(f"{flags.out}: weights of step {snapshot.step:,}")
         return 0
@@ -59,14 +58,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def save_run(snapshot: Snapshot, folder: Path) -> None:
-    """Write what `evaluate`, `predict`, `export` and `load` need of a run, and no optimizers."""
+def save_run(snapshot: Snapshot, folder: Path, logdir: Path) -> None:
+    """Write what `evaluate`, `predict`, `export` and `load` need of a run, and no optimizers.
+
+    `folder` will be moved to `logdir`.
+    """
     names = build_quietly(snapshot).named_variables()
     header = {key: snapshot.config[key] for key in ("task", "variant", "precision")}
     header |= {"step": snapshot.step, "spec": snapshot.spec, "replay": []}
     arrays = {name: snapshot.arrays[name] for name in names}
     checkpoint.save(folder / "checkpoints", snapshot.step, arrays, header, keep=1)
-    shutil.copy(snapshot.logdir / "config.yaml", folder)
+    snapshot.config.replace(logdir=str(logdir)).save(folder / "config.yaml")
 
 
 def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
