@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import gymnasium
@@ -13,6 +14,7 @@ import pytest
 from gymnasium.spaces import Box
 from markdown_it import MarkdownIt
 
+from dreamer_bird import cli
 from dreamer_bird.cli import main
 from dreamer_bird.commands.arguments import Parser
 from dreamer_bird.config import load
@@ -101,6 +103,17 @@ def test_the_commands_are_found():
 def test_a_command_is_accepted(page, words, only_parsing):
     if any("atari" in word for word in words):
         pytest.importorskip("ale_py")
+    with pytest.raises(ParsedError):
+        main(words)
+
+
+@pytest.mark.parametrize("name", ["train", *sorted(set(cli.COMMANDS) - {"train"})])
+def test_the_example_that_help_begins_with_is_accepted(name, request, capsys):
+    with suppress(SystemExit):
+        main([name, "--help"])
+    request.getfixturevalue("only_parsing")
+    _, *words = capsys.readouterr().out.splitlines()[0].removeprefix("example: ").split()
+    assert len(words) > 2
     with pytest.raises(ParsedError):
         main(words)
 
