@@ -31,7 +31,9 @@ def test_the_site_is_built_strictly(tmp_path):
     settings = text(tmp_path / "settings.html").splitlines()
     assert set(RULES) <= set(settings)
     assert str(load().objective.horizon) == settings[settings.index("objective.horizon") + 1]
-    assert "what the last call returned; None where an episode begins" in text(tmp_path / "library.html")
+    assert "what the last call returned; None where an episode begins" in text(
+        tmp_path / "library.html"
+    )
     assert "BIRD (NeurIPS 2020)" in text(tmp_path / "index.html")
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -50,15 +50,13 @@ def settings_tables() -> Iterator[str]:
     yield from _table("Presets", ("`--configs`", "what for"), presets.items())
     yield from _table("Variants", ("`--variant`", "settings"), variants.items())
     for title, names in grouped(settings).items():
-        rows = ((name, f"`{settings[name][0]}`", settings[name][1]) for name in names)
-        yield from _table(title, ("setting", "default", "what it does"), rows)
+        rows = ((f"{name}` | `{settings[name][0]}", settings[name][1]) for name in names)
+        yield from _table(title.capitalize(), ("setting", "default", "what it does"), rows)
 
 
-def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    head = list(head)
+def _table(title: str, head: Sequence[str], rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield from (f"## {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|")
-    for name, *rest in rows:
-        # What Markdown would take for HTML is meant literally.
-        cells = (cell.replace("|", r"\|").replace("<", "&lt;") for cell in rest)
-        yield f"| `{name}` | {' | '.join(cells)} |"
+    for code, text in rows:
+        literal = re.sub("[_*|<]", r"\\\g<0>", text)
+        yield f"| `{code}` | {literal} |"
     yield ""
