@@ -157,6 +157,7 @@ def test_parse_flags(arguments, flags, presets):
     [
         (["-seed", "3"], "unknown flag -seed: did you mean --seed?"),
         (["--config", "cpu"], "unknown flag --config: did you mean --configs?"),
+        (["--helpall"], "unknown flag --helpall: did you mean --help-all?"),
         (["--lr", "1"], "unknown flag --lr: did you mean --model.lr, --actor.lr or --value.lr?"),
         (["--zzz", "1"], "unknown flag --zzz: --help-all lists the valid ones"),
         (["--seed", "1", "2"], "unexpected 2: flags are written --name value"),

@@ -107,7 +107,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if not flag.startswith("-"):
             raise ConfigError(f"unexpected {flag}: flags are written --name value")
         if flag != f"--{name}" or name not in (*RULES, "configs"):
-            known = (*RULES, "configs", "help", "version")
+            known = (*RULES, "configs", "help", "help-all", "version")
             raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
         values = [value] if equals else []
         while words and not words[0].startswith("--") and (name == "configs" or not values):
