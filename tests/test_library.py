@@ -145,3 +145,19 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
     again = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
     assert again.returncode == 2
     assert again.stderr.splitlines() == [f"run.py: --out {tmp_path}/model: exists already"]
+
+
+def test_a_run_of_the_weights_alone_acts_the_same_and_does_not_go_on(policy, tiny_run, tmp_path):
+    done = command("export", "--run", "--logdir", tiny_run, "--out", tmp_path / "small")
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "small" / "checkpoints").iterdir()
+    whole = tiny_run / "checkpoints" / file.name
+    assert file.stat().st_size < whole.stat().st_size / 2
+    obs, alone = states(3)[0], dreamer_bird.load(tmp_path / "small")
+    np.testing.assert_array_equal(alone(obs)[0], policy(obs)[0])
+    settings = read_snapshot(tiny_run).config.replace(logdir=str(tmp_path / "small")).flatten()
+    flags = [f"--{key}={'null' if value is None else value}" for key, value in settings.items()]
+    again = command(*flags)
+    assert again.returncode == 1
+    assert "the checkpoint is of other networks: its model_optimizer" in again.stderr
+    assert list(file.parent.iterdir()) == [file]

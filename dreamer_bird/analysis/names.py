@@ -4,22 +4,17 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dreamer_bird.envs import GAMES, TASKS
+from dreamer_bird.envs import GAMES, SUITE
 
 UNKNOWN = "unknown"  # task of a log that neither a configuration nor the path tells
 
-# Tasks of dm_control, and others on its bodies that are published, beyond those that train here.
-_OTHERS = """
-cartpole_two_poles cartpole_three_poles cheetah_jump cheetah_run_back cheetah_run_backwards
-cheetah_run_front cup_spin dog_fetch dog_run dog_stand dog_trot dog_walk fish_swim fish_upright
-hopper_hop_backwards humanoid_run humanoid_run_pure_state humanoid_stand humanoid_walk
-humanoid_cmu_run humanoid_cmu_stand lqr_lqr_2_1 lqr_lqr_6_2 manipulator_bring_ball
-manipulator_bring_peg manipulator_insert_ball manipulator_insert_peg pendulum_spin point_mass_easy
-point_mass_hard quadruped_escape quadruped_fetch reacher_three_easy reacher_three_hard
-stacker_stack_2 stacker_stack_4 swimmer_swimmer15 swimmer_swimmer6 walker_run_backwards
-walker_walk_backwards
+# Tasks on the bodies of the control suite that are published, beyond those that it registers.
+_PUBLISHED = """
+cheetah_jump cheetah_run_back cheetah_run_backwards cheetah_run_front cup_spin hopper_hop_backwards
+humanoid_cmu_run humanoid_cmu_stand pendulum_spin reacher_three_easy reacher_three_hard
+walker_run_backwards walker_walk_backwards
 """
-_SUITE = {*(task.removeprefix("dmc_") for task in TASKS), *_OTHERS.split()}
+_SUITE = {*(task.removeprefix("dmc_") for task in SUITE), *_PUBLISHED.split()}
 _GAME_OF = {game.replace("_", ""): game for game in GAMES}
 _ONE = "|".join(name.replace("_", "[-_/ ]") for name in sorted(_SUITE, key=len, reverse=True))
 _DMC = r"(?:dmc|dm[-_]?control)(?:[-_](?:vision|proprio))?[-_/: ]"

@@ -1,6 +1,7 @@
-"""The command `export`: a TensorFlow SavedModel that acts without this package."""
+"""The command `export`: a SavedModel that acts without this package, or a run's weights alone."""
 
 import os
+import shutil
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from dreamer_bird.commands.arguments import Parser
 from dreamer_bird.commands.updates import random_observations
 from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.tensorflow import quietly
@@ -23,7 +25,10 @@ TOLERANCE = 1e-5  # of actions, on the machine that wrote it
 
 
 def main(arguments: list[str]) -> int:
-    """Write a run's policy in float32 as a SavedModel and check that it acts the same; return 0."""
+    """Write a run's policy in float32 as a SavedModel and check that it acts the same; return 0.
+
+    With `--run`, a run of the weights alone.
+    """
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
     parent = flags.out.absolute().parent
@@ -31,6 +36,12 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: exists already")
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
+    if flags.run:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+            save_run(snapshot, Path(folder, "run"))
+            Path(folder, "run").rename(flags.out)
+        print(f"{flags.out}: weights of step {snapshot.step:,}")
+        return 0
     # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
     config = snapshot.config.replace(precision="float32")
     agent = build_quietly(snapshot._replace(config=config))
@@ -46,6 +57,16 @@ def main(arguments: list[str]) -> int:
         Path(folder, "model").rename(flags.out)
     print(f"{flags.out}: actions differ by {difference:.1g} over {CHECKED_STEPS} steps")
     return 0
+
+
+def save_run(snapshot: Snapshot, folder: Path) -> None:
+    """Write what `evaluate`, `predict`, `export` and `load` need of a run, and no optimizers."""
+    names = build_quietly(snapshot).named_variables()
+    header = {key: snapshot.config[key] for key in ("task", "variant", "precision")}
+    header |= {"step": snapshot.step, "spec": snapshot.spec, "replay": []}
+    arrays = {name: snapshot.arrays[name] for name in names}
+    checkpoint.save(folder / "checkpoints", snapshot.step, arrays, header, keep=1)
+    shutil.copy(snapshot.logdir / "config.yaml", folder)
 
 
 def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
@@ -113,4 +134,5 @@ def _parse(arguments: list[str]) -> Namespace:
     add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
     add("--out", type=Path, required=True, help="folder to write, which must not exist")
     add("--checkpoint", type=Path, help="file of an older checkpoint of this run")
+    add("--run", action="store_true", help="write a run's folder of the weights alone instead")
     return parser.parse(arguments)

@@ -13,7 +13,7 @@ from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts
-from dreamer_bird.training.distributed.team import FINISHED, STOPPED, LostHostError, gathered
+from dreamer_bird.training.distributed.team import LostHostError, gathered
 from dreamer_bird.training.logdir import claim_logdir
 from dreamer_bird.training.replay import prefetched
 from dreamer_bird.training.run_state import ResumableRun, next_multiple
@@ -53,13 +53,12 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.enter_context(run.logger)
         stack.callback(run.collector.close)
+        stack.push(team.tell_the_end)
         try:
             learn(run)
         except (Stopped, LostHostError, WorkerError):  # the number of failed attempts is saved too
             run.write_checkpoint()
-            team.shutdown(STOPPED)
             raise
-        team.shutdown(FINISHED)
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
 

@@ -35,8 +35,8 @@ def start_hosts():
     """Start the chief and another host, which must not touch its logdir; none is left behind."""
     started = []
 
-    def start(logdir, steps, *follower_flags):
-        processes = _start(logdir, steps, *follower_flags)
+    def start(logdir, steps, *flags, follower_flags=()):
+        processes = _start(logdir, steps, flags, follower_flags)
         started.extend(processes)
         return processes
 
@@ -46,14 +46,14 @@ def start_hosts():
         process.wait()
 
 
-def _start(logdir, steps, *follower_flags):
+def _start(logdir, steps, flags, follower_flags):
     cluster, processes = {"worker": free_addresses(2)}, []
     for index, folder in enumerate((logdir, logdir.with_name("not-the-chiefs"))):
         setting = {"cluster": cluster, "task": {"type": "worker", "index": index}}
         line = [sys.executable, str(ROOT / "run.py"), *FLAGS, "--steps", str(steps)]
         env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
         process = subprocess.Popen(
-            [*line, "--logdir", str(folder), *(follower_flags if index else ())],
+            [*line, "--logdir", str(folder), *flags, *(follower_flags if index else ())],
             env={**env, "TF_CONFIG": json.dumps(setting), "CUDA_VISIBLE_DEVICES": "-1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -122,6 +122,14 @@ def test_a_signal_to_either_host_saves_and_stops_both(told, tmp_path, start_host
     assert [status for status, _ in ends(hosts)] == [143, 143]
     last = metrics(logdir)[-1]["step"]
     assert str(last) in max(path.name for path in (logdir / "checkpoints").iterdir())
+
+
+@pytest.mark.long
+def test_a_run_that_diverges_stops_both(tmp_path, start_hosts):
+    hosts = start_hosts(tmp_path / "run", 10**6, "--model.lr", "1e30", "--train.max_skipped", "3")
+    (status, error), (follower, _) = ends(hosts)
+    assert (status, follower) == (1, 143)
+    assert "training diverged" in error
 
 
 THREE = ("a:1", "b:1", "c:1")
@@ -206,7 +214,7 @@ def test_updates_of_several_devices_or_hosts_are_not_compiled():
 
 
 def test_hosts_with_different_settings_are_refused(tmp_path, start_hosts):
-    hosts = start_hosts(tmp_path / "run", 10**6, "--actor.lr", "0.5")
+    hosts = start_hosts(tmp_path / "run", 10**6, follower_flags=("--actor.lr", "0.5"))
     message = "run.py: the hosts have different settings: start all with the same command\n"
     assert ends(hosts) == [(2, message), (2, message)]
     assert not list(tmp_path.iterdir())

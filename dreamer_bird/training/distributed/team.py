@@ -74,9 +74,15 @@ class Team:
             if stop:
                 raise Stopped(signal.SIGTERM)
 
-    def shutdown(self, word: int) -> None:
-        """Tell the other hosts that the run is FINISHED or STOPPED, and wait until they know."""
-        if self._hosts.count > 1:
+    def tell_the_end(self, error: type[BaseException] | None, *_: object) -> None:
+        """Tell the other hosts, on leaving a context, how the run ended; wait until they know.
+
+        Of an error that nobody foresaw nothing is told: it may have come within an update, of which
+        they do their part.
+        """
+        expected = error is None or issubclass(error, (Stopped, RunError, OSError))
+        if self._hosts.count > 1 and expected:
+            word = STOPPED if error else FINISHED
             with suppress(*_LOST):  # there is nothing left in which the lost would be missed
                 self._broadcast(word, False)
                 self._broadcast(word, False)  # has an answer when the first has arrived everywhere
