@@ -7,7 +7,7 @@ PYTHON = $(VENV)/bin/python
 HAS_GPU = import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices('GPU'))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test gpu-check soak lint format clean venv rendering
+.PHONY: help run demo test gpu-check soak lint format docs clean venv rendering
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -33,12 +33,16 @@ format: venv ## format the code and mend what can be mended
 	"$(PYTHON)" -m ruff format .
 	"$(PYTHON)" -m ruff check --fix .
 
-clean: ## remove the virtual environment, caches and build outputs, not logdir
+docs: venv ## build the site into build/site; a broken link or reference fails
+	"$(PYTHON)" -m pip install -q --disable-pip-version-check --no-deps -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 "$(PYTHON)" -m mkdocs build
+
+clean: ## remove the virtual environment, caches and what was built, not logdir
 	rm -rf .venv .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-venv:
+venv: ## set up .venv with the exact pins; elsewhere with VENV=FOLDER
 	@tools/ensure_venv.sh "$(VENV)"
 
-rendering: venv
+rendering: venv ## render a frame, or install what that takes
 	@tools/ensure_rendering.sh "$(PYTHON)"

@@ -36,6 +36,11 @@ COMMANDS = {
     "plot": ("plot", "curves of returns or any logged key"),
     "report": ("report", "one HTML page on any number of runs"),
 }
+# Settings that people change first.
+FIRST = (
+    *("task", "variant", "obs", "steps", "seed", "logdir", "envs", "precision"),
+    *("env.action_repeat", "train.eval_every"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,8 +85,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    if "-h" in arguments or "--help" in arguments:
-        print("\n".join(_help()))
+    if asked := {"-h", "--help", "--help-all"} & set(arguments):
+        print("\n".join(_help(everything="--help-all" in asked)))
         return 0
     config, hosts = load(*parse_flags(arguments)), read_hosts(os.environ)
     check_split(config, hosts)
@@ -105,30 +110,49 @@ def _program() -> str:
     return Path(sys.argv[0]).name
 
 
-def _help() -> Iterator[str]:
-    """Yield the lines of the help text, with what the comments in configs.yaml say."""
+def explained() -> tuple[dict[str, tuple[str, str]], dict[str, str], dict[str, str]]:
+    """Return settings with default and meaning, variants and presets, as configs.yaml tells."""
     load()  # refuses a file that is not as the code below expects it
     file = YAML().load(CONFIG_FILE)
-    defaults, variants, presets = file["defaults"], file["variants"], file["presets"]
-    yield f"usage: {_program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
-    yield from _section("commands", ((name, told) for name, (_, told) in COMMANDS.items()))
-    yield from _section("presets, --configs", ((name, _above(presets, name)) for name in presets))
-    yield from _section("variants, --variant", ((name, _said(variants[name])) for name in variants))
-    games = " ".join(f"atari_{game}" for game in GAMES)
-    tasks = (" ".join(SUITE), games, "gym_<EnvId>, <module>:<factory>: see docs/environments.md")
-    yield from _section("tasks, --task", (("", names) for names in tasks))
-    yield from _section("settings and their defaults", _settings(defaults, "--"))
-    for group, settings in defaults.items():
-        if isinstance(settings, Mapping):
-            yield from _section(group, _settings(settings, f"--{group}."))
+    variants = {name: _said(block) for name, block in file["variants"].items()}
+    presets = {name: _above(file["presets"], name) for name in file["presets"]}
+    return dict(_settings(file["defaults"])), variants, presets
+
+
+def _help(everything: bool) -> Iterator[str]:
+    """Yield the lines of the help text."""
+    settings, variants, presets = explained()
+    yield f"example: {_program()} --task dmc_walker_walk --configs cpu"
+    yield f"\nusage: {_program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
+    yield from _section("commands", {name: told for name, (_, told) in COMMANDS.items()})
+    first = {name: text.partition(". ")[0].rstrip(".") for name, text in presets.items()}
+    yield from _section("presets, --configs", first)
+    groups = {"settings that are changed first": FIRST}
+    if everything:
+        yield from _section("variants, --variant", variants)
+        yield from _section("tasks of dmc_, --task", {"": " ".join(SUITE)})
+        yield from _section("games", {"": " ".join(f"atari_{game}" for game in GAMES)})
+        groups = grouped(settings)
+    for title, names in groups.items():
+        rows = {f"--{name} {settings[name][0]}": settings[name][1] for name in names}
+        yield from _section(title, rows)
     yield "\nA setting comes from its default, the variant, presets from left to right, then flags."
+    if not everything:
+        yield f"--help-all: the tasks and all {len(settings)} settings. COMMAND --help: its flags."
 
 
-def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows) + 2
+def grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Gather dotted names of settings by their group."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0] or "the run", []).append(name)
+    return groups
+
+
+def _section(title: str, rows: Mapping[str, str]) -> Iterator[str]:
+    width = max(map(len, rows)) + 2
     yield f"\n{title}:"
-    for name, text in rows:
+    for name, text in rows.items():
         yield textwrap.fill(
             text,
             width=100,
@@ -138,11 +162,14 @@ def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         )
 
 
-def _settings(group: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
+def _settings(group: Mapping, prefix: str = "") -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each dotted name with its default and the comment beside it."""
     for name, value in group.items():
-        if not isinstance(value, Mapping):
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
             comment = group.ca.items[name][2].value if name in group.ca.items else ""
-            yield f"{prefix}{name} {_text(value)}", comment.partition("\n")[0].lstrip("# ")
+            yield prefix + name, (_text(value), comment.partition("\n")[0].lstrip("# "))
 
 
 def _above(group: Mapping, name: str) -> str:

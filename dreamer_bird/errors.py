@@ -43,5 +43,7 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
         *others, last = sorted(close, key=scores.get, reverse=True)[:3]
         return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
     return (
-        f"choose from {', '.join(scores)}" if len(scores) <= 45 else "--help lists the valid ones"
+        f"choose from {', '.join(scores)}"
+        if len(scores) <= 45
+        else "--help-all lists the valid ones"
     )

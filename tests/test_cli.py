@@ -57,28 +57,43 @@ def test_bad_input_is_one_line_and_creates_nothing(tmp_path, arguments, message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_explains_every_setting(tmp_path):
-    result = run("--help", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+def help_lines(*arguments, cwd):
+    result = run(*arguments, cwd=cwd)
+    assert (result.returncode, result.stderr, list(cwd.iterdir())) == (0, "", [])
     lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    return lines
+
+
+def test_help_all_explains_every_setting(tmp_path):
+    lines = help_lines("--help-all", cwd=tmp_path)
     for key in RULES:
         (line,) = (line for line in lines if line.startswith(f"  --{key} "))
         assert len(line.split()) > 2, "a setting without a comment"
-    assert "  --model.lr 0.0006            Adam's learning rate" in lines
-    assert "  debug         Everything runs, nothing is learned, in under a minute." in lines
+    assert (
+        "  --objective.discount 0.99            gamma: nearer to 1 values later rewards more"
+        in lines
+    )
     assert "  soft_bird  objective.alpha 0.2, objective.entropy tanh" in lines
     assert any("dmc_cup_catch" in line for line in lines)
-    assert max(map(len, lines)) <= 100
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_what_people_change_first(tmp_path):
+    lines = help_lines("train", "--help", cwd=tmp_path)
+    flags = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert flags[0] == "--task" and flags == [f"--{name}" for name in cli.FIRST]
+    assert len(flags) == 10 and set(cli.FIRST) <= set(RULES)
+    assert "  debug         Everything runs, nothing is learned, in under a minute" in lines
+    assert lines[-1].startswith(f"--help-all: the tasks and all {len(RULES)} settings.")
 
 
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"train"}))
 def test_each_command_has_help_of_its_own(name, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main([name, "--help"])
-    usage = capsys.readouterr().out
-    assert usage.startswith("usage: ") and f" {name} " in usage.partition("\n\n")[0]
-    assert "-h, --help" in usage
+    example, usage, *_ = capsys.readouterr().out.split("\n\n")
+    assert example.startswith("example: ") and f" {name} --" in example.replace(" logdir", "")
+    assert usage.startswith("usage: ") and f" {name} [-h]" in usage
 
 
 def test_version(capsys):
@@ -142,8 +157,9 @@ def test_parse_flags(arguments, flags, presets):
     [
         (["-seed", "3"], "unknown flag -seed: did you mean --seed?"),
         (["--config", "cpu"], "unknown flag --config: did you mean --configs?"),
+        (["--helpall"], "unknown flag --helpall: did you mean --help-all?"),
         (["--lr", "1"], "unknown flag --lr: did you mean --model.lr, --actor.lr or --value.lr?"),
-        (["--zzz", "1"], "unknown flag --zzz: --help lists the valid ones"),
+        (["--zzz", "1"], "unknown flag --zzz: --help-all lists the valid ones"),
         (["--seed", "1", "2"], "unexpected 2: flags are written --name value"),
         (["--logdir", "--seed", "1"], "--logdir: needs a value"),
         (["--configs", "--seed", "1"], "--configs: needs a value"),

@@ -235,7 +235,7 @@ def test_unknown_preset_names_the_nearest():
         ("lr", ["a.lr", "b.lr", "b.clip"], "did you mean --a.lr or --b.lr?"),
         ("lr", ["a.lr", "b.lr", "c.lr"], "did you mean --a.lr, --b.lr or --c.lr?"),
         ("zzz", ["abc", "def"], "choose from --abc, --def"),
-        ("zzz", [f"abc{i}" for i in range(50)], "--help lists the valid ones"),
+        ("zzz", [f"abc{i}" for i in range(50)], "--help-all lists the valid ones"),
     ],
 )
 def test_nearest(name, names, words):

@@ -1,10 +1,13 @@
 """What README and docs tell to type: Python runs for real, and flags of commands are accepted."""
 
 import ast
+import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import gymnasium
@@ -13,6 +16,7 @@ import pytest
 from gymnasium.spaces import Box
 from markdown_it import MarkdownIt
 
+from dreamer_bird import cli
 from dreamer_bird.cli import main
 from dreamer_bird.commands.arguments import Parser
 from dreamer_bird.config import load
@@ -105,6 +109,17 @@ def test_a_command_is_accepted(page, words, only_parsing):
         main(words)
 
 
+@pytest.mark.parametrize("name", ["train", *sorted(set(cli.COMMANDS) - {"train"})])
+def test_the_example_that_help_begins_with_is_accepted(name, request, capsys):
+    with suppress(SystemExit):
+        main([name, "--help"])
+    request.getfixturevalue("only_parsing")
+    _, *words = capsys.readouterr().out.splitlines()[0].removeprefix("example: ").split()
+    assert len(words) > 2
+    with pytest.raises(ParsedError):
+        main(words)
+
+
 def test_a_command_with_a_slip_is_not_accepted(only_parsing, capsys):
     for words in (["--configs", "cpuu"], ["compare", "logdir", "--agains", "x"], ["bench", "--x"]):
         assert main(words) == 2
@@ -175,3 +190,25 @@ def test_the_factory_that_mends_an_environment_mends_it(monkeypatch):
     observation, _ = Checked("sloppy", names["make"]()).reset(seed=0)
     assert observation.dtype == np.float32
     np.testing.assert_array_equal(observation, np.float32([0.1, 0.2]))
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path):
+    shutil.copy(ROOT / "examples" / "point.py", tmp_path)
+    cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    short = (
+        code.replace("STEPS = 4500", "STEPS = 600").replace('"150"', '"5"').replace('"12"', '"5"')
+    )
+    assert short != code
+    # From the standard input, so that the main module is no file, as in a notebook.
+    done = subprocess.run(
+        [sys.executable, "-"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
+        **{"input": short, "capture_output": True, "text": True, "timeout": 200},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "finished at step" in done.stdout and "agent steps, return" in done.stdout
+    assert {path.name for path in (tmp_path / "logdir" / "figures").iterdir()} == {
+        *("return.png", "prediction.png", "prediction.gif")
+    }

@@ -14,10 +14,15 @@ from dreamer_bird.utils.files import check_writable, refuse_url
 class Parser(argparse.ArgumentParser):
     """The standard parser, with the program's way to refuse: one line, and the valid choices."""
 
-    def __init__(self, command: str, description: str):
-        """Take the name of the command and one sentence on what it does."""
+    def __init__(self, command: str, description: str, example: str):
+        """Take the name of the command, one sentence on what it does, and flags to begin with."""
         program = f"{Path(sys.argv[0]).name} {command}"
         super().__init__(prog=program, description=description, allow_abbrev=False)
+        self._example = f"example: {program} {example}"
+
+    def format_help(self) -> str:
+        """Return the help, the example first."""
+        return f"{self._example}\n\n{super().format_help()}"
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the values; ConfigError names a flag or word that cannot be used."""
@@ -102,7 +107,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if not flag.startswith("-"):
             raise ConfigError(f"unexpected {flag}: flags are written --name value")
         if flag != f"--{name}" or name not in (*RULES, "configs"):
-            known = (*RULES, "configs", "help", "version")
+            known = (*RULES, "configs", "help", "help-all", "version")
             raise ConfigError(f"unknown flag {flag}: {nearest(name, known, '--')}")
         values = [value] if equals else []
         while words and not words[0].startswith("--") and (name == "configs" or not values):

@@ -168,7 +168,11 @@ _MEANINGS = {
 
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
-    parser = Parser("bench", "Measure how fast this machine trains with any preset and settings.")
+    parser = Parser(
+        "bench",
+        "Measure how fast this machine trains with any preset and settings.",
+        "--configs cpu",
+    )
     add = parser.add_argument
     parts = "step", "act", "env", "run", "all"
     add("--part", choices=parts, default="all", help="what to measure (all)")

@@ -35,7 +35,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser("compare", "Print tables of returns, or of any logged key, of logs.")
+    parser = Parser(
+        "compare",
+        "Print tables of returns, or of any logged key, of logs.",
+        "logdir --against dreamer",
+    )
     add_logs(parser, " or baselines")
     parser.add_argument("--at", type=_steps, default=(), help="environment steps, as 1e5,5e5,1e6")
     parser.add_argument(

@@ -77,7 +77,11 @@ def _summary(returns: list[float]) -> dict[str, object]:
 
 
 def _parse(arguments: list[str]) -> Namespace:
-    parser = Parser("evaluate", "Play episodes with the newest checkpoint of a run.")
+    parser = Parser(
+        "evaluate",
+        "Play episodes with the newest checkpoint of a run.",
+        "--logdir logdir/dmc_walker_walk/bird/0 --video episodes.mp4",
+    )
     add = parser.add_argument
     add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
     add("--episodes", type=whole(1), default=10, help="how many to play (10)")

@@ -128,7 +128,9 @@ def _difference(ours: Any, theirs: Any) -> float:
 
 def _parse(arguments: list[str]) -> Namespace:
     parser = Parser(
-        "export", "Write a trained policy as a SavedModel that acts without this package."
+        "export",
+        "Write a trained policy as a SavedModel that acts without this package.",
+        "--logdir logdir/dmc_walker_walk/bird/0 --out policy",
     )
     add = parser.add_argument
     add("--logdir", type=Path, required=True, help="the run; nothing in it changes")

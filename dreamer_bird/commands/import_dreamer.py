@@ -170,7 +170,11 @@ def write_run(config: Config, spec: Spec, step: int, arrays: Arrays) -> None:
 
 def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str]]:
     """Return the flags of this command, and the settings and presets of the run."""
-    parser = Parser("import", "Make a run of the weights that the public Dreamer saved.")
+    parser = Parser(
+        "import",
+        "Make a run of the weights that the public Dreamer saved.",
+        "--from variables.pkl --task dmc_walker_walk --logdir imported",
+    )
     add = parser.add_argument
     add("--from", type=Path, required=True, dest="file", help="its variables.pkl; not unpickled")
     add("--sizes", default="", help=f"{EXAMPLE}, of {', '.join(SIZES)}")

@@ -23,7 +23,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser("plot", "Draw curves of returns or of any logged key, a panel for each task.")
+    parser = Parser(
+        "plot",
+        "Draw curves of returns or of any logged key, a panel for each task.",
+        "logdir --outdir figures",
+    )
     add = parser.add_argument
     add_logs(parser)
     add("--outdir", type=Path, required=True, help="folder for the figure, made where needed")

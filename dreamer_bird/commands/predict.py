@@ -208,7 +208,11 @@ def draw(
 
 
 def _parse(arguments: list[str]) -> Namespace:
-    parser = Parser("predict", "Draw what the world models of runs predict of one real episode.")
+    parser = Parser(
+        "predict",
+        "Draw what the world models of runs predict of one real episode.",
+        "--logdir logdir/dmc_walker_walk/bird/0 --out prediction.png",
+    )
     add = parser.add_argument
     logdirs = {"type": Path, "nargs": "+", "action": "extend", "required": True}
     add("--logdir", **logdirs, help="runs; the policy of the first plays the episode")

@@ -26,7 +26,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser("report", "Write one HTML page on any number of runs, to be opened offline.")
+    parser = Parser(
+        "report",
+        "Write one HTML page on any number of runs, to be opened offline.",
+        "logdir --out page",
+    )
     add_logs(parser)
     told = f"folder for {FILE}, made where needed"
     parser.add_argument("--out", type=Path, required=True, help=told)

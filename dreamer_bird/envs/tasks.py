@@ -103,8 +103,8 @@ def _problem(task: str) -> str:
         close = close or "`gymnasium.pprint_registry()` lists what is"
         return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
     valid = {
-        "dmc": f"choose from {', '.join(TASKS)}, or others, which --help lists",
-        "atari": "--help lists the games",
+        "dmc": f"choose from {', '.join(TASKS)}, or others, which --help-all lists",
+        "atari": "--help-all lists the games",
         "": "Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, <module>:<factory>, and "
         "names that were registered",
     }

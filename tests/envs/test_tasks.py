@@ -73,7 +73,7 @@ def test_a_task_that_may_exist_passes_without_running_code(task):
         ("dmc_HalfCheetah-v5", "did you mean gym_HalfCheetah-v5?"),
         ("cartpole", "did you mean gym_CartPole-v1?"),
         ("dmc_zzz", "unknown; choose from dmc_acrobot_swingup, dmc_cartpole_balance, "),
-        ("atari_zzz", "unknown; --help lists the games"),
+        ("atari_zzz", "unknown; --help-all lists the games"),
     ],
 )
 def test_an_unknown_task_is_told_in_one_line_with_the_nearest(registered, task, words):

@@ -67,7 +67,11 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """Return the values of the sweep's own flags, and the flags of training."""
-    parser = Parser("sweep", "Train tasks x variants x seeds; started again, what is missing.")
+    parser = Parser(
+        "sweep",
+        "Train tasks x variants x seeds; started again, what is missing.",
+        "--tasks dmc_hopper_hop --variants dreamer,bird --seeds 0..4",
+    )
     add = parser.add_argument
     add("--tasks", type=_names, required=True, help="task,task,...")
     add("--variants", type=_names, required=True, help="variant,variant,...")
