@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -193,7 +192,9 @@ def test_the_factory_that_mends_an_environment_mends_it(monkeypatch):
 
 
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path):
-    shutil.copy(ROOT / "examples" / "point.py", tmp_path)
+    point = (ROOT / "examples" / "point.py").read_text()
+    # Whatever so short a training leads to, its episodes are long enough to predict.
+    (tmp_path / "point.py").write_text(point.replace("distance > 2", "False"))
     cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     short = (

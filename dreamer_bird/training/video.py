@@ -8,15 +8,17 @@ from PIL import Image
 
 from dreamer_bird.utils.files import replacing
 
-MP4_SIZE = 256  # pixels: players blur what they enlarge themselves
+SIZE = 256  # pixels at least, of a video to look at: players blur what they enlarge themselves
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames `[T, H, W, 3]`, uint8, as an mp4 (enlarged if small) or a GIF, atomically.
+    """Write frames `[T, H, W, 3]`, uint8, enlarged if small, as an mp4 or a GIF, atomically.
 
     Folders on the way are made where needed.
     """
     encode = encode_gif if path.suffix == ".gif" else _encode_mp4
+    scale = -(-SIZE // frames.shape[1])
+    frames = frames.repeat(scale, 1).repeat(scale, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(encode(frames, fps))
@@ -37,5 +39,4 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 def _encode_mp4(frames: np.ndarray, fps: float) -> bytes:
     import imageio.v3 as imageio
 
-    enlarge = ["-vf", f"scale={MP4_SIZE}:{MP4_SIZE}:flags=neighbor"]
-    return imageio.imwrite("<bytes>", frames, extension=".mp4", fps=fps, output_params=enlarge)
+    return imageio.imwrite("<bytes>", frames, extension=".mp4", fps=fps)

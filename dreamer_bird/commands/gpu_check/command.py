@@ -275,7 +275,9 @@ def _xla(setting: str) -> str:
 
 
 def _parse(arguments: list[str]) -> Namespace:
-    parser = Parser("gpu-check", "Tell whether this program works on this GPU, and how fast.")
+    parser = Parser(
+        "gpu-check", "Tell whether this program works on this GPU, and how fast.", "--minutes 15"
+    )
     add = parser.add_argument
     add("--minutes", type=whole(1), default=15, help="for all trials together (15)")
     add("--outdir", type=Path, default=Path("gpu-check"), help=f"where {FILE} goes (gpu-check)")
