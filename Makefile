@@ -14,7 +14,7 @@ help: ## print this list
 
 run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed 3 ..."
 	"$(PYTHON)" run.py --variant bird --task dmc_cartpole_swingup \
-	  $$("$(PYTHON)" -c "$(HAS_GPU)" 2>/dev/null || echo --configs cpu) $(ARGS)
+	  $$("$(PYTHON)" -c "$(HAS_GPU)" 2>/dev/null || echo --configs cpu --env.action_repeat 8) $(ARGS)
 
 demo: rendering ## play a policy that learned cartpole swingup from pixels: returns, and demo.gif
 	"$(PYTHON)" run.py evaluate --logdir examples/bird-cartpole_swingup --episodes 3 --video demo.gif

@@ -16,8 +16,10 @@ OUTSIDE = (
         "results/*.png",
         "results/*/NOTE.md",
         "results/*/*.png",
+        "results/*/*.gif",
         "results/*/*.txt",
         "examples/*.*",
+        "examples/*/config.yaml",
         "deploy/*",
     ),
 )
