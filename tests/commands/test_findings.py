@@ -9,6 +9,7 @@ from dreamer_bird.commands.doctor import examine
 from dreamer_bird.commands.doctor.examine import Finding
 from dreamer_bird.commands.doctor.trials import Frames, Probe
 from dreamer_bird.config import load
+from dreamer_bird.envs import rendering
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils import machine
 
@@ -175,14 +176,15 @@ NO_GL = Frames("", "", 0, 0, "no OpenGL that works was found: run `install it`")
         (SOFTWARE, [], "", "12.3 ms an agent step, egl, llvmpipe", ""),
         (SOFTWARE, [RTX], "", "llvmpipe", "NVIDIA_DRIVER_CAPABILITIES must have graphics"),
         (SOFTWARE._replace(renderer="NVIDIA GeForce"), [RTX], "", "NVIDIA", ""),
-        (SOFTWARE._replace(renderer=""), [RTX], "", "nothing is rendered", ""),
+        (SOFTWARE._replace(renderer=""), [RTX], "", "without OpenGL", ""),
         (NO_GL._replace(error="ImportError: no EGL"), [], "egl", "no EGL", "unset it"),
-        (NO_GL._replace(error="ImportError: x"), [], "", "ImportError: x", "install it"),
-        (NO_GL, [], "", "install it", "again"),
+        (NO_GL._replace(error="ImportError: libGL"), [], "", "ImportError: libGL", "install it"),
+        (NO_GL._replace(error="ImportError: x"), [], "", "ImportError: x", ""),  # not OpenGL's
+        (NO_GL, [], "", "install it", ""),  # which says what to do
     ],
 )
 def test_rendering(find, monkeypatch, frames, gpus, chosen, text, advice):
-    monkeypatch.setattr(examine, "INSTALL_COMMAND", "install it")
+    monkeypatch.setattr(rendering, "INSTALL_COMMAND", "install it")
     monkeypatch.setenv("MUJOCO_GL", chosen)
     finding = find("rendering", frames=frames, gpus=gpus)
     assert text in finding.text and advice in finding.advice
