@@ -43,6 +43,7 @@ def test_without_a_gpu_or_with_bad_flags_nothing_is_created(run_command, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_trials_on_two_devices(tmp_path):
     line = [sys.executable, str(ROOT / "tests/helpers/checking.py"), str(tmp_path), *SMALL]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
@@ -82,6 +83,7 @@ def test_a_step_is_timed_in_a_process_of_its_own_and_what_fails_there_is_one_lin
         trials.in_process("look_around", 0.1)
 
 
+@pytest.mark.long
 def test_a_run_is_stopped_and_goes_on():
     settings = gpu_check.RUN | {"train.updates": 1}
     words = [*SMALL, *(f"--{key}={value}" for key, value in settings.items())]

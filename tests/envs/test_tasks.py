@@ -76,7 +76,9 @@ def test_a_task_that_may_exist_passes_without_running_code(task):
         ("atari_zzz", "unknown; --help-all lists the games"),
     ],
 )
-def test_an_unknown_task_is_told_in_one_line_with_the_nearest(registered, task, words):
+def test_an_unknown_task_is_told_in_one_line_with_the_nearest(registered, monkeypatch, task, words):
+    for env_id in [each for each in gymnasium.registry if each.startswith("ALE/")]:
+        monkeypatch.delitem(gymnasium.registry, env_id)  # of tests that played a game before
     with pytest.raises(ValueError) as caught:
         check_task(task)
     assert words in str(caught.value)
