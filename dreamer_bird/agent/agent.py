@@ -152,6 +152,9 @@ class Agent(tf.Module):
         return tf.function(self._shared_update, autograph=False, jit_compile=self.compiled)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
+        if self.compiled:  # its arguments are in this order: XLA's cache knows it again by them
+            for variable in self.named_variables().values():
+                variable.read_value()
         return replicas.run(self._strategy, self._update, batch, seed, actor_learns)
 
     def _update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:

@@ -8,7 +8,7 @@ import time
 import timeit
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -60,15 +60,23 @@ def main(arguments: list[str]) -> int:
 def measure_step(config: Config, steps: int) -> dict[str, float]:
     """Time training steps on a random batch, and this machine's largest matrix product."""
     updates = time_updates(config)
+    return first_step(updates) | next_steps(config, updates, steps)
+
+
+def first_step(updates: Iterator[float]) -> dict[str, float]:
+    """Make the first update of `time_updates`, which is traced and may be compiled."""
     next(updates)
-    first = _since_the_process_began()
+    return {"first_step_s": _since_the_process_began()}
+
+
+def next_steps(config: Config, updates: Iterator[float], steps: int) -> dict[str, float]:
+    """Time updates that follow the first one, and this machine's largest matrix product."""
     seconds = list(islice(updates, steps))
     memory = _peak_gpu_memory()
     operations, fastest = flops_per_step(config, spec_of(config)), _matmul_gflops(config.precision)
     return memory | {
         "step_s_median": float(np.median(seconds)),
         "step_s_min": min(seconds),
-        "first_step_s": first,
         "flops_per_step": operations,
         "matmul_gflops": fastest,
         "flops_share": operations / np.median(seconds) / fastest / 1e9,

@@ -21,6 +21,12 @@ def quietly() -> Iterator[None]:
     # TensorFlow imports a Keras, used here or not: let it be the one that Probability imports too.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # XLA joins convolution, bias and activation into one call, for which cuDNN has no float32
+    # kernel without TF32: what it then compiles fails.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_disable_hlo_passes" not in flags:
+        passes = "--xla_disable_hlo_passes=cudnn-fused-convolution-rewriter"
+        os.environ["XLA_FLAGS"] = f"{flags} {passes}".strip()
     # Not all of a GPU's memory at once: environments render there too.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     stderr = os.dup(2)

@@ -42,9 +42,15 @@ def test_a_compiled_update_gives_the_numbers_of_a_plain_one(make_agent, state_ba
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
     assert compiled.traces == 1
     # Real and imagined steps, forwards and backwards, are four loops, and nothing is a branch.
-    inside = compiled._train_step.experimental_get_compiler_ir(state_batch, seed, True)
-    operations = re.findall(r" (while|conditional)\(", inside(stage="hlo"))
-    assert operations == 4 * ["while"]
+    inside = compiled._train_step.experimental_get_compiler_ir(state_batch, seed, True)(stage="hlo")
+    assert re.findall(r" (while|conditional)\(", inside) == 4 * ["while"]
+    # Variables are its arguments in one order: XLA's cache knows the program again by its text.
+    arguments = re.search(r"^ENTRY .*?\((arg0.*?)\) ->", inside, re.MULTILINE)[1]
+    shapes = [
+        [*map(int, filter(None, text.split(",")))] for text in re.findall(r"\[(.*?)\]", arguments)
+    ]
+    variables = [variable.shape.as_list() for variable in compiled.named_variables().values()]
+    assert shapes[-len(variables) :] == variables
 
 
 def test_a_compiled_update_in_float16_skips_what_overflows_and_goes_on(

@@ -92,18 +92,27 @@ def told_by(done):
     return [line for line in done.stderr.splitlines() if line.startswith("-c: ")]
 
 
+PASSES = "--xla_disable_hlo_passes=cudnn-fused-convolution-rewriter"
+
+
 @pytest.mark.parametrize(
-    ("setting", "told"), [({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "0"}, "0")]
+    ("name", "setting", "told"),
+    [
+        ("TF_FORCE_GPU_ALLOW_GROWTH", None, "true"),
+        ("TF_FORCE_GPU_ALLOW_GROWTH", "0", "0"),
+        ("XLA_FLAGS", None, PASSES),
+        ("XLA_FLAGS", "--xla_dump_to=a", f"--xla_dump_to=a {PASSES}"),
+        ("XLA_FLAGS", "--xla_disable_hlo_passes=", "--xla_disable_hlo_passes="),
+    ],
 )
-def test_a_gpu_has_room_for_renderers_unless_the_user_wants_none(setting, told):
-    name = "TF_FORCE_GPU_ALLOW_GROWTH"
+def test_a_gpu_is_used_as_training_wants_unless_the_user_says_how(name, setting, told):
     code = (
         "import os; from dreamer_bird.utils.tensorflow import quietly\n"
         f"with quietly(): print(os.environ['{name}'])"
     )
     env = {key: value for key, value in os.environ.items() if key != name}
-    line = [sys.executable, "-c", code]
-    done = subprocess.run(line, env=env | setting, capture_output=True, text=True)
+    env |= {name: setting} if setting is not None else {}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout == f"{told}\n"
 
 

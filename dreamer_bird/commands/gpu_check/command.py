@@ -5,10 +5,13 @@ import json
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 from dreamer_bird.commands.arguments import Parser, make_folder, parse_flags, whole
 from dreamer_bird.commands.doctor.trials import try_environment
@@ -23,12 +26,16 @@ from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import check_writable, replacing
 
+T = TypeVar("T")
+
 FILE = "gpu-check.json"
 LEAST = 20.0  # seconds, with less than which no trial begins
-LIMIT = 300.0  # seconds of a trial at most
+LIMIT = 600.0  # seconds of a trial at most: XLA alone compiles for minutes
+CORES, MEMORY = 4, 20  # of a trial made beside others: processor cores, and GB of the GPU
 AMPERE = (8, 0)  # the compute capability from which on there are TF32 and bfloat16
 
-SIZES = {"dreamer_tf2": ["--configs", "dreamer_tf2"], "paper": [], "cpu": ["--configs", "cpu"]}
+SIZE = "dreamer_tf2"  # the one that all is tried with
+SIZES = {SIZE: ["--configs", SIZE], "paper": [], "cpu": ["--configs", "cpu"]}
 FEW = ["--configs", "dreamer_tf2", "--replay.batch", "6", "--replay.length", "10"]
 # The paper's 100 updates to 1,000 environment steps, in blocks of ten.
 RUN = {"env.time_limit": 100, "train.every": 100, "train.updates": 10, "train.prefill": 1}
@@ -52,13 +59,22 @@ class Mode(NamedTuple):
     tf32: bool
 
 
+Case = tuple[Mode, str]  # and "true" where XLA compiles, else "false"
+
+
 class Check:
     """What was found so far, in the time that all trials share."""
 
     def __init__(self, seconds: float, outdir: Path, echo: bool):
         """Take how long it may take, where gpu-check.json goes, and whether lines are printed."""
         self._end, self._path, self._echo = time.monotonic() + seconds, outdir / FILE, echo
+        self.folder, self.workers, self._lock = str(outdir), 1, Lock()
         self.found = {"lines": []}
+
+    def beside(self, trials: Sequence[Callable[[], T]]) -> list[T]:
+        """Return what trials give that are made beside one another, where there is room."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return [each.result() for each in [pool.submit(trial) for trial in trials]]
 
     def run(self, part: str, what: str, trial: Callable, *arguments: object) -> object | None:
         """Return what a trial finds when it is called with the seconds it may take, and arguments.
@@ -80,10 +96,11 @@ class Check:
     def add(self, part: str, what: str, status: str, text: str, figures: object = None) -> None:
         """Add a line, print it, and write all of them."""
         line = {"part": part, "what": what, "status": status, "text": text}
-        self.found["lines"].append(line | ({"figures": figures} if figures else {}))
-        if self._echo:
-            print(f"{status:4} {part:9} {what:24} {text}", flush=True)
-        self.save()
+        with self._lock:
+            self.found["lines"].append(line | ({"figures": figures} if figures else {}))
+            if self._echo:
+                print(f"{status:4} {part:9} {what:24} {text}", flush=True)
+            self.save()
 
     def save(self) -> None:
         """Write what was found, so that it is there whatever ends this process."""
@@ -114,37 +131,50 @@ def main(arguments: list[str]) -> int:
 
 
 def examine(check: Check, seen: Mapping) -> None:
-    """Make all trials, what matters most first."""
-    gpu, modes = "GPU:0", modes_of(tuple(seen["capability"]))
+    """Make all trials: what matters most first, and what XLA compiles, for minutes, later."""
+    modes = modes_of(tuple(seen["capability"]), seen["precision"])
     name_machine(check, seen)
-    agreed = agree(check, FEW, "CPU:0", gpu, [mode.precision for mode in modes])
-    steps = time_modes(check, "dreamer_tf2", SIZES["dreamer_tf2"], modes)
     if len(modes) == 2:
         check.add("step", "TF32, bfloat16", "SKIP", "need compute capability 8.0")
-    flags = choose(check, steps, agreed)
-    overflow(check, FEW, gpu)
-    child = _child("profile", [*SIZES["dreamer_tf2"], *flags])
-    for line in check.run("profile", "an update", child) or []:
-        check.add("profile", "an update", "OK", line)
-    for variant in seen["variants"]:
-        play(check, variant, [*(f"--{key}={value}" for key, value in RUN.items()), *flags])
+    plain, agreed = try_updates(check, modes, "false")
+    runs = [play(check, variant) for variant in seen["variants"]]
     if len(seen["gpus"]) > 1:
-        compare(check, "devices", "two as one", FEW, [[gpu], PLAIN], [[gpu, "GPU:1"], PLAIN])
-    for size in ("paper", "cpu"):
-        time_modes(check, size, SIZES[size], modes)
+        compare(
+            check, "devices", "two as one", FEW, [["GPU:0"], PLAIN], [["GPU:0", "GPU:1"], PLAIN]
+        )
+    compiled, agreed_too = try_updates(check, modes, "true")
+    choose(check, plain | compiled, agreed | agreed_too, next(filter(None, runs), None))
+    for xla in ("false", "true"):
+        others = [(size, mode) for size in ("paper", "cpu") for mode in modes]
+        check.beside([partial(time_step, check, *each, xla) for each in others])
 
 
-def modes_of(capability: tuple[int, int]) -> list[Mode]:
-    """Return the number formats that a GPU of that compute capability has."""
-    newer = [Mode("TF32", "float32", True), Mode("bfloat16", "bfloat16", True)]
+def try_updates(
+    check: Check, modes: Sequence[Mode], xla: str
+) -> tuple[dict[Case, dict], set[tuple[str, str]]]:
+    """Return the steps that were timed, by number format, and in which precisions they agree."""
+    precisions = list(dict.fromkeys(mode.precision for mode in modes))
+    tries = [partial(time_step, check, SIZE, mode, xla) for mode in modes]
+    tries += [partial(agree, check, FEW, "CPU:0", "GPU:0", each, xla) for each in precisions]
+    found = check.beside([*tries, partial(overflow, check, FEW, "GPU:0", xla)])
+    steps = {(mode, xla): step for mode, step in zip(modes, found, strict=False) if step}
+    agreed = zip(precisions, found[len(modes) :], strict=False)
+    return steps, {(precision, xla) for precision, agrees in agreed if agrees}
+
+
+def modes_of(capability: tuple[int, int], first: str) -> list[Mode]:
+    """Return the number formats that a GPU of that compute capability has, one of them first."""
+    newer = [Mode("bfloat16", "bfloat16", True), Mode("TF32", "float32", True)]
     newer = newer if capability >= AMPERE else []
-    return [Mode("float32", "float32", False), *newer, Mode("float16", "float16", True)]
+    modes = [*newer, Mode("float16", "float16", True), Mode("float32", "float32", False)]
+    return sorted(modes, key=lambda mode: mode.precision != first)
 
 
 def name_machine(check: Check, seen: Mapping) -> None:
     """Say what the GPU and its driver are, and what renders."""
     with suppress(RunError):
         check.found["driver"] = [gpu._asdict() for gpu in machine.gpus()]
+        check.workers = _room(*machine.gpus()[:1])
     drivers = [gpu["driver"] for gpu in check.found.get("driver", [])] or ["unknown"]
     packages = {}
     for name in ("nvidia-cudnn-cu12", "nvidia-cuda-runtime-cu12", "nvidia-nccl-cu12"):
@@ -171,27 +201,19 @@ def name_machine(check: Check, seen: Mapping) -> None:
 
 
 def agree(
-    check: Check, words: list[str], reference: str, device: str, precisions: list[str]
-) -> set[tuple[str, str]]:
-    """Compare a device's first update with the one of `reference`; return where they agree.
-
-    In pairs of a precision and "true" or "false", whether XLA compiles.
-    """
-    agreed = set()
-    for precision in dict.fromkeys(precisions):
-        for xla in ("false", "true"):
-            other = [[device], ["--precision", precision, "--xla", xla]]
-            what = f"{precision}{_xla(xla)}"
-            if compare(check, "agreement", what, words, [[reference], PLAIN], other):
-                agreed.add((precision, xla))
-    return agreed
+    check: Check, words: list[str], reference: str, device: str, precision: str, xla: str
+) -> bool:
+    """Return whether a device's first update agrees with the plain one of `reference`."""
+    other = [[device], ["--precision", precision, "--xla", xla]]
+    what = f"{precision}{_xla(xla)}"
+    return compare(check, "agreement", what, words, [[reference], PLAIN], other)
 
 
 def compare(
     check: Check, part: str, what: str, words: list[str], reference: list, other: list
 ) -> bool:
     """Add a line on how far two updates are apart; return whether that is within the bound."""
-    found = check.run(part, what, _child("compare_updates", words, reference, other))
+    found = check.run(part, what, _child("compare_updates", check.folder, words, reference, other))
     if not found:
         return False
     bound = BOUNDS[load(*parse_flags(other[1])).precision]
@@ -203,67 +225,80 @@ def compare(
     return agrees
 
 
-def time_modes(
-    check: Check, size: str, words: list[str], modes: list[Mode]
-) -> dict[tuple[Mode, str], float]:
-    """Time training steps in all number formats, plain and compiled; return seconds."""
-    seconds = {}
-    for mode in modes:
-        for xla in ("false", "true"):
-            what = f"{size} {mode.name}{_xla(xla)}"
-            line = [*words, "--precision", mode.precision, "--xla", xla]
-            if found := check.run("step", what, _child("time_steps", line, mode.tf32)):
-                text = "{step:.1f} ms, the first after {first_step_s:.0f} s, {memory}"
-                text += "{flops_share:.0%} of the speed of a product ({matmul_gflops:,.0f} GFLOP/s)"
-                memory = found.get("peak_gpu_mb")
-                memory = f"{memory:,.0f} MB of the GPU, " if memory else ""
-                step = 1000 * found["step_s_median"]
-                check.add("step", what, "OK", text.format(step=step, memory=memory, **found), found)
-                seconds[mode, xla] = found["step_s_median"]
-    return seconds
+def time_step(check: Check, size: str, mode: Mode, xla: str) -> dict | None:
+    """Time training steps in a number format, plain or compiled; return what was found."""
+    what = f"{size} {mode.name}{_xla(xla)}"
+    line = [*SIZES[size], "--precision", mode.precision, "--xla", xla]
+    found = check.run("step", what, _child("time_steps", check.folder, line, mode.tf32))
+    if found:
+        text = "{step:.1f} ms, the first after {first_step_s:.0f} s, {memory}"
+        text += "{flops_share:.0%} of the speed of a product ({matmul_gflops:,.0f} GFLOP/s)"
+        memory = found.get("peak_gpu_mb")
+        memory = f"{memory:,.0f} MB of the GPU, " if memory else ""
+        step = 1000 * found["step_s_median"]
+        check.add("step", what, "OK", text.format(step=step, memory=memory, **found), found)
+    return found
 
 
 def choose(
-    check: Check, steps: Mapping[tuple[Mode, str], float], agreed: set[tuple[str, str]]
-) -> list[str]:
-    """Return the flags of the fastest step that agrees with the CPU's, and add a line on it."""
+    check: Check,
+    steps: Mapping[Case, dict],
+    agreed: set[tuple[str, str]],
+    run: Mapping | None,
+) -> None:
+    """Add lines on the fastest step that agrees with the CPU's: its flags, where its time goes,
+    and with what a run takes besides, how long a whole run is.
+    """
     tf32 = any(mode.tf32 and mode.precision == "float32" for mode, _ in steps)
     fits = {
-        (mode, xla): seconds
-        for (mode, xla), seconds in steps.items()
+        (mode, xla): step
+        for (mode, xla), step in steps.items()
         # Where there is TF32, --precision float32 computes with it.
         if (mode.precision, xla) in agreed and not (tf32 and mode.name == "float32")
     }
     if not fits:
         check.add("flags", "for training", "FAIL", "no step was timed that agrees with the CPU's")
-        return PLAIN
-    mode, xla = min(fits, key=fits.get)
-    flags = ["--precision", mode.precision, "--xla", xla]
-    check.found["flags"] = " ".join(flags)
+        return
+    mode, xla = min(fits, key=lambda each: fits[each]["step_s_median"])
+    step = fits[mode, xla]
+    check.found["flags"] = f"--precision {mode.precision} --xla {xla}"
     check.add("flags", "for training", "OK", check.found["flags"])
-    return flags
+    for line in step["profile"]:
+        check.add("profile", "an update", "OK", line)
+    if run:
+        besides = (1 - run["share_train"]) / run["env_steps_per_s"]
+        updates = RUN["train.updates"] / RUN["train.every"]  # to an environment step
+        hours = 1e6 * (besides + updates * step["step_s_median"]) / 3600
+        check.add("hours", "1M environment steps", "OK", f"{hours:.1f}", {"hours_for_1m": hours})
 
 
-def overflow(check: Check, words: list[str], device: str) -> None:
-    """Have an update overflow in float16 on a device, plain and compiled."""
-    for xla in ("false", "true"):
-        what, child = (
-            f"float16{_xla(xla)}",
-            _child("provoke_overflow", [*words, "--xla", xla], device),
-        )
-        if found := check.run("overflow", what, child):
-            text = "skipped, loss scale {scale:.2g} -> {scale_after:.2g}; the next update is made"
-            check.add("overflow", what, "OK", text.format(**found), found)
+def overflow(check: Check, words: list[str], device: str, xla: str) -> None:
+    """Have an update overflow in float16 on a device, plain or compiled."""
+    what, child = (
+        f"float16{_xla(xla)}",
+        _child("provoke_overflow", check.folder, [*words, "--xla", xla], device),
+    )
+    if found := check.run("overflow", what, child):
+        text = "skipped, loss scale {scale:.2g} -> {scale_after:.2g}; the next update is made"
+        check.add("overflow", what, "OK", text.format(**found), found)
 
 
-def play(check: Check, variant: str, words: list[str]) -> None:
-    """Try a short run from pixels, stopped and resumed, and say how long a whole one takes."""
-    line = [f"--variant={variant}", *words]
-    if found := check.run("run", variant, lambda limit: try_run(line, limit)):
+def play(check: Check, variant: str) -> dict | None:
+    """Try a short run from pixels, stopped and resumed; without XLA, which would compile twice."""
+    line = [f"--variant={variant}", *SIZES[SIZE], *(f"--{key}={RUN[key]}" for key in RUN)]
+    found = check.run("run", variant, lambda limit: try_run([*line, "--xla=false"], limit))
+    if found:
         text = "stopped and resumed; {env_steps_per_s:.1f} environment steps/s, of the time "
         text += "{share_train:.0%} training, {share_render:.0%} rendering, {share_other:.0%} the "
-        text += "rest; 1M steps take {hours_for_1m:.1f} hours"
+        text += "rest"
         check.add("run", variant, "OK", text.format(**found), found)
+    return found
+
+
+def _room(gpu: machine.Gpu | None = None) -> int:
+    """Return how many trials a GPU and the processor have room for, beside one another."""
+    memory = int(gpu.memory.split()[0]) / 1000 if gpu else 0  # of MiB
+    return int(max(1, min(machine.cores()[0] // CORES, memory // MEMORY)))
 
 
 def _child(trial: str, *arguments: object) -> Callable[[float], object]:

@@ -1,5 +1,6 @@
 """What `gpu-check` tries, each in a process of its own; devices are named by the caller."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,17 +8,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.bench import PROGRAM, logged_blocks, measure_step, run_figures
+from dreamer_bird.commands.bench import (
+    PROGRAM,
+    first_step,
+    logged_blocks,
+    next_steps,
+    run_figures,
+)
 from dreamer_bird.commands.doctor.trials import error_line
 from dreamer_bird.commands.gpu_check.kernels import profile_updates
-from dreamer_bird.commands.updates import agent_of, random_batch
+from dreamer_bird.commands.updates import agent_of, random_batch, time_updates
 from dreamer_bird.config import load
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils import seeds
@@ -50,6 +57,17 @@ def main() -> None:
     print(json.dumps(TRIALS[trial](*json.loads(arguments)), allow_nan=False))
 
 
+@contextmanager
+def _turn(folder: str, alone: bool) -> Iterator[None]:
+    """Wait until no other trial of that check is timed, or if `alone`, runs at all."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
 def look_around() -> dict:
     """Return the GPUs that TensorFlow sees, what it was built with, and what it would choose."""
     import tensorflow as tf
@@ -71,7 +89,7 @@ def look_around() -> dict:
     }
 
 
-def compare_updates(words: list[str], reference: list, other: list) -> dict[str, dict]:
+def compare_updates(folder: str, words: list[str], reference: list, other: list) -> dict[str, dict]:
     """Return how far another first update is from that of `reference`, without TF32.
 
     Settings are words of the command line. Each of the two is a pair: names of the devices that
@@ -81,7 +99,8 @@ def compare_updates(words: list[str], reference: list, other: list) -> dict[str,
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    expected, found = (_first_update(words, *each) for each in (reference, other))
+    with _turn(folder, alone=False):
+        expected, found = (_first_update(words, *each) for each in (reference, other))
     losses, gradients = (
         {key: _distance(ours[key], theirs[key]) for key in theirs}
         for ours, theirs in zip(found, expected, strict=True)
@@ -119,7 +138,7 @@ def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
-def provoke_overflow(words: list[str], device: str) -> dict:
+def provoke_overflow(folder: str, words: list[str], device: str) -> dict:
     """Make an update that overflows in float16, and then some with ever lower loss scales until
     one does not; RunError if any is taken for what it is not.
     """
@@ -127,7 +146,7 @@ def provoke_overflow(words: list[str], device: str) -> dict:
 
     config = load(*parse_flags([*words, "--precision", "float16"]))
     seed = seeds.stateless(0, "gpu-check")
-    with tf.device(device):
+    with _turn(folder, alone=False), tf.device(device):
         batch, agent = random_batch(config), agent_of(config)
         model = agent.optimizers["model"]
 
@@ -147,22 +166,28 @@ def provoke_overflow(words: list[str], device: str) -> dict:
     raise RunError("no update was made after an overflow")
 
 
-def time_steps(words: list[str], tf32: bool, steps: int = STEPS) -> dict:
-    """Return what `bench` says of a training step, with TF32 or without."""
+def time_steps(folder: str, words: list[str], tf32: bool, steps: int = STEPS) -> dict:
+    """Return what `bench` says of a training step, with TF32 or without, and a `profile` of it.
+
+    Compiles beside other trials of the check in that folder, and is timed when none of them runs.
+    """
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
-    return measure_step(load(*parse_flags(words)), steps)
-
-
-def profile(words: list[str]) -> list[str]:
-    """Return where the time of an update goes, in five lines."""
-    return profile_updates(load(*parse_flags(words)))
+    config = load(*parse_flags(words))
+    updates = time_updates(config)
+    with _turn(folder, alone=False):
+        found = first_step(updates)
+    with _turn(folder, alone=True):
+        found |= next_steps(config, updates, steps)
+        try:
+            return found | {"profile": profile_updates(updates)}
+        except Exception as error:  # whatever it is, the step was timed
+            return found | {"profile": [f"failed: {error}"]}
 
 
 TRIALS: dict[str, Callable] = {
-    each.__name__: each
-    for each in (look_around, compare_updates, provoke_overflow, time_steps, profile)
+    each.__name__: each for each in (look_around, compare_updates, provoke_overflow, time_steps)
 }
 
 
@@ -186,9 +211,8 @@ def try_run(words: list[str], limit: float) -> dict:
         if "resumed at step" not in done.stdout:
             raise RunError("it began anew instead of going on from its checkpoint")
         blocks = logged_blocks(logdir)
-    # The first of the second process was traced, and compiled.
-    figures = run_figures(load(*parse_flags(words)), blocks[1 - BLOCKS_AFTER :])
-    return figures | {"hours_for_1m": 1e6 / figures["env_steps_per_s"] / 3600}
+    # The first of the second process was traced.
+    return run_figures(load(*parse_flags(words)), blocks[1 - BLOCKS_AFTER :])
 
 
 def _stop(line: list[str], logdir: Path, end: float) -> None:
