@@ -18,6 +18,8 @@ OUTSIDE = (
         "results/*/*.png",
         "results/*/*.gif",
         "results/*/*.txt",
+        "results/*/*.json",
+        "results/*/run/metrics.jsonl",
         "examples/*.*",
         "examples/*/config.yaml",
         "deploy/*",
