@@ -11,12 +11,12 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.training import checkpoint
-from dreamer_bird.training.collector import Collector
+from dreamer_bird.training.collector import Collector, OverlappingCollector
 from dreamer_bird.training.diagnostics import Diagnostics
 from dreamer_bird.training.distributed.team import Team
-from dreamer_bird.training.logger import Logger, Reporter
-from dreamer_bird.training.overlap import OverlappingCollector
+from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.replay import Replay
+from dreamer_bird.training.reporter import Reporter
 from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak
 from dreamer_bird.training.writers import open_writers

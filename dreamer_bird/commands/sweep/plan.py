@@ -16,7 +16,7 @@ from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.checkpoint import load_header, newest_first
 from dreamer_bird.training.logdir import check_logdir
-from dreamer_bird.training.pace import clock
+from dreamer_bird.training.reporter import clock
 from dreamer_bird.training.resources import disk_bytes, replay_bytes
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
