@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.names import UNKNOWN, canonical_task, names_of
 from dreamer_bird.analysis.readers import RETURNS, LogError, Part, is_table, known, read_files
@@ -72,16 +73,17 @@ def read_logs(paths: Iterable[str | Path], returns: Iterable[str] = ()) -> list[
 
     `readers.FORMATS` are read; what is returned has the returns as "test/return" or "train/return",
     and environment steps. Keys in `returns` are returns of evaluations. `NAME=PATH` gives the logs
-    under a path the method NAME. Otherwise task, method and seed come from the file itself, from
-    the config.yaml beside it, and what these lack from the path, as `names_of` says. A method that
-    observes something else than images of 64x64 is one of its own, "bird (state)" or "bird (both,
-    96x96)".
+    under a path the method NAME; paths of the published returns are left out. Otherwise task,
+    method and seed come from the file itself, from the config.yaml beside it, and what these lack
+    from the path, as `names_of` says. A method that observes something else than images of 64x64
+    is one of its own, "bird (state)" or "bird (both, 96x96)".
 
     Warns, in one line each, of lines dropped, of paths without a log, of two logs that claim to be
     the same run, and of methods that look like seeds; LogError where there is no log at all.
     """
     returns = tuple(returns)
-    found = _each(map(str, paths), lambda word: _read_named(word, returns))
+    words = [str(path) for path in paths if not is_baselines(path)]
+    found = _each(words, lambda word: _read_named(word, returns))
     if not found:
         raise LogError("no logs: name a logdir or a metrics.jsonl")
     logs = {}

@@ -104,8 +104,8 @@ def is_table(file: Path) -> bool:
     if head.lstrip()[:1] in (b"[", b"{"):
         return re.match(rb'\s*\[\s*\{\s*"(task|method|seed|xs|ys)"', head) is not None
     header = _header(head)
-    known = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
-    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, known))
+    returns = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
+    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, returns))
 
 
 def _add_returns(curves: dict[str, Curve], returns: Iterable[str]) -> None:

@@ -178,7 +178,10 @@ class OverlappingCollector(Collector):
 
     def restore_copy(self, weights: Arrays, copied_for: int | None) -> None:
         """Take what a checkpoint holds of the copy, or a copy now if it was made by `import`."""
-        self._agent.assign(weights) if weights else self._copy()
+        if weights:
+            self._agent.assign(weights)
+        else:
+            self._copy()
         self.copied_for = copied_for
 
     def play_ahead(self, first: int, count: int) -> None:

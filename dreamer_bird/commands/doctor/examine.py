@@ -265,19 +265,11 @@ def _disk(case: Case) -> Finding:
     return Finding(text, full if free < most else "")
 
 
-PARTS = {
-    "python": _python,
-    "packages": _packages,
-    "logdir": _logdir,
-    "cores": _cores,
-    "gpu": _gpu,
-    "tensorflow": _tensorflow,
-    "precision": _precision,
-    "training": _training,
-    "rendering": _rendering,
-    "memory": _memory,
-    "disk": _disk,
-}
+_EXAMINED = (
+    *(_python, _packages, _logdir, _cores, _gpu, _tensorflow),
+    *(_precision, _training, _rendering, _memory, _disk),
+)
+PARTS = {examine.__name__[1:]: examine for examine in _EXAMINED}
 
 
 def _holder(logdir: Path) -> str:
