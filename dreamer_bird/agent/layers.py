@@ -5,9 +5,10 @@ created at the first call, and their names are Dreamer's.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import reduce
 
 import numpy as np
 import tensorflow as tf
@@ -53,9 +54,11 @@ def _rng() -> np.random.Generator:
     return np.random.default_rng(tf.random.uniform([2], 0, tf.int32.max, tf.int32).numpy())
 
 
-def _glorot_uniform(shape: list[int], fan_in: int, fan_out: int, name: str) -> tf.Variable:
-    limit = (6 / (fan_in + fan_out)) ** 0.5
-    return tf.Variable(_rng().uniform(-limit, limit, shape).astype(np.float32), name=name)
+def _glorot_uniform(shape: list[int]) -> tf.Variable:
+    """Return a kernel, whose last two dimensions are inputs and outputs, in either order."""
+    *window, inputs, outputs = shape
+    limit = (6 / (math.prod(window) * (inputs + outputs))) ** 0.5
+    return tf.Variable(_rng().uniform(-limit, limit, shape).astype(np.float32), name="kernel")
 
 
 class Layer(tf.Module):
@@ -87,6 +90,11 @@ class Layer(tf.Module):
         return tf.cast(weights.read_value(), self.dtype)
 
 
+def through(layers: Iterable[Layer], x: tf.Tensor) -> tf.Tensor:
+    """Return what the last of some layers makes of `x`, each fed by the one before."""
+    return reduce(lambda x, layer: layer(x), layers, x)
+
+
 class Dense(Layer):
     """act(x @ kernel + bias), `[..., I] -> [..., units]`."""
 
@@ -102,7 +110,7 @@ class Dense(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[size, units]` and bias `[units]`."""
-        self.kernel = _glorot_uniform([size, self.units], size, self.units, "kernel")
+        self.kernel = _glorot_uniform([size, self.units])
         self.bias = tf.Variable(tf.zeros([self.units]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -146,8 +154,7 @@ class Conv(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[k, k, C, filters]` and bias `[filters]`."""
-        shape, area = [self.size, self.size, size, self.filters], self.size**2
-        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.kernel = _glorot_uniform([self.size, self.size, size, self.filters])
         self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -163,8 +170,7 @@ class TransposedConv(Conv):
 
     def build(self, size: int) -> None:
         """Create kernel `[k, k, filters, C]` and bias `[filters]`."""
-        shape, area = [self.size, self.size, self.filters, size], self.size**2
-        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.kernel = _glorot_uniform([self.size, self.size, self.filters, size])
         self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -187,7 +193,7 @@ class GRUCell(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[size, 3U]`, recurrent kernel `[U, 3U]` and bias `[2, 3U]`."""
-        self.kernel = _glorot_uniform([size, 3 * self.units], size, 3 * self.units, "kernel")
+        self.kernel = _glorot_uniform([size, 3 * self.units])
         square = _rng().normal(size=[3 * self.units, self.units])
         orthogonal = np.linalg.qr(square)[0].T.astype(np.float32)
         self.recurrent_kernel = tf.Variable(orthogonal, name="recurrent_kernel")
