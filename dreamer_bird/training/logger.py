@@ -15,11 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from dreamer_bird.envs.checks import named
-from dreamer_bird.training.video import encode_gif
+from dreamer_bird.training.video import FRAMES_PER_SECOND, encode_gif
 from dreamer_bird.training.writers import Writer
 from dreamer_bird.utils.files import replacing, set_aside, write_errors
-
-FRAMES_PER_SECOND = 25
 
 
 class Logger:
