@@ -113,9 +113,11 @@ class DenseDecoder(tf.Module):
     ):
         """Take `dist`, "normal" for one of a fixed `std` or "binary" for logits."""
         super().__init__(name)
-        self.std = std
-        self.shape = tuple(shape)
-        self.dist = {"normal": self._normal, "binary": self._binary}[dist]
+        self.shape, dims = tuple(shape), len(shape)
+        self.dist = {
+            "normal": lambda mean: FixedNormal(mean, dims, std),
+            "binary": lambda logits: tfd.Independent(tfd.Bernoulli(logits), dims),
+        }[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
         self.hout = Dense(math.prod(self.shape), None, dtype, name="hout")
 
@@ -124,12 +126,6 @@ class DenseDecoder(tf.Module):
         x = through(self.layers, tf.reshape(features, [-1, features.shape[-1]]))
         x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
         return self.dist(tf.cast(x, tf.float32))
-
-    def _normal(self, mean: tf.Tensor) -> FixedNormal:
-        return FixedNormal(mean, len(self.shape), self.std)
-
-    def _binary(self, logits: tf.Tensor) -> tfd.Distribution:
-        return tfd.Independent(tfd.Bernoulli(logits), len(self.shape))
 
 
 class ActionDecoder(tf.Module):
