@@ -151,7 +151,7 @@ class Collector:
     ) -> tuple[np.ndarray, None]:
         """Act uniformly in the episodes from the number `first` on."""
         self._check()
-        count, space = len(next(iter(obs.values()))), self._envs[0].action_space
+        count, space = len(next(iter(obs.values()))), self._envs[0].facts.action_space
         draws = (
             seeds.generator(self._config.seed, "prefill", number, t, self._attempt)
             for number in range(first, first + count)

@@ -147,11 +147,11 @@ class ResumableRun:
     def _introduce(self) -> None:
         saved = *self.agent.named_variables().values(), *self.collector.copied_weights.values()
         weights = sum(v.shape.num_elements() * v.dtype.size for v in saved)
-        spaces = self.eval_env.observation_space.values()
+        spaces = self.eval_env.facts.observation_space.values()
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         for line in introduction(self.config, self.logdir, frame, weights):
             self.logger.say(line)
-        for note in self.eval_env.notes:
+        for note in self.eval_env.facts.notes:
             self.logger.say(f"note: {note}")
         if self.step:
             self.logger.say(f"resumed at step {self.step:,}")

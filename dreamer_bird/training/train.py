@@ -50,7 +50,8 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
         stack.enter_context(_no_refusals())
-        limit = config.env.time_limit or eval_env.time_limit  # not to keep: the environment's own
+        # Not to keep: the environment's own.
+        limit = config.env.time_limit or eval_env.facts.time_limit
         config = config.replace(env={**config.env, "time_limit": limit})
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.enter_context(run.logger)
