@@ -6,7 +6,7 @@ created at the first call, and their names are Dreamer's.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import reduce
 
@@ -20,31 +20,28 @@ Tensors = tuple[tf.Tensor, ...]
 Completion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _source: ContextVar[np.random.Generator | None] = ContextVar("source", default=None)
-
-
-@contextmanager
-def weights_from(rng: np.random.Generator) -> Iterator[None]:
-    """Draw what weights are made meanwhile from a generator, and from no global one."""
-    token = _source.set(rng)
-    try:
-        yield
-    finally:
-        _source.reset(token)
-
-
 _held: ContextVar[dict["Layer", Tensors] | None] = ContextVar("held", default=None)
 
 
-@contextmanager
-def weights_read_once(*networks: tf.Module) -> Iterator[None]:
+def weights_from(rng: np.random.Generator) -> AbstractContextManager[None]:
+    """Draw what weights are made meanwhile from a generator, and from no global one."""
+    return _meanwhile(_source, rng)
+
+
+def weights_read_once(*networks: tf.Module) -> AbstractContextManager[None]:
     """Read and cast all weights now, for all steps of a loop that is built meanwhile."""
     layers = {part for network in networks for part in network.submodules}
     built = [part for part in layers if isinstance(part, Layer) and part.built]
-    token = _held.set({layer: layer.read() for layer in built})
+    return _meanwhile(_held, {layer: layer.read() for layer in built})
+
+
+@contextmanager
+def _meanwhile(variable: ContextVar, value: object) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _held.reset(token)
+        variable.reset(token)
 
 
 def _rng() -> np.random.Generator:
