@@ -160,7 +160,7 @@ class EnvWorker:
         return self._receive()
 
     def _send(self, method: str, argument: Any) -> None:
-        _ = self.facts  # the first that is sent, and tells whether there is an environment
+        _ = self.facts  # they come before any answer
         if self._begun:
             raise RuntimeError(f"{self._title}: {method} was called before {self._begun}_wait")
         if self._connection.closed:

@@ -82,12 +82,12 @@ class Collector:
         act = partial(self._act_at_random, first=first)
         return self.play(act, "environment", range(first, first + count))
 
-    def evaluate(self, number: int, step: int) -> Arrays:
-        """Return an episode of the policy's mode, and what it looks like, at an environment step.
+    def evaluate(self, episodes: int, step: int) -> Arrays:
+        """Return an episode of the policy's mode, with frames where they can be rendered.
 
-        It is the one after `number` episodes.
+        It follows from how many episodes and environment steps were played for training.
         """
-        act = partial(self._act, purpose="evaluate", number=number, training=False)
+        act = partial(self._act, purpose="evaluate", number=episodes, training=False)
         (episode,) = self.play(act, "evaluation environment", [step], frames=True)
         return episode
 
