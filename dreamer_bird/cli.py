@@ -12,7 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.config import CONFIG_FILE, Config, load
+from dreamer_bird.config import CONFIG_FILE, Config, load, show
 from dreamer_bird.envs import GAMES, SUITE
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
@@ -169,7 +169,7 @@ def _settings(group: Mapping, prefix: str = "") -> Iterator[tuple[str, tuple[str
             yield from _settings(value, f"{prefix}{name}.")
         else:
             comment = group.ca.items[name][2].value if name in group.ca.items else ""
-            yield prefix + name, (_text(value), comment.partition("\n")[0].lstrip("# "))
+            yield prefix + name, (show(value), comment.partition("\n")[0].lstrip("# "))
 
 
 def _above(group: Mapping, name: str) -> str:
@@ -182,8 +182,4 @@ def _above(group: Mapping, name: str) -> str:
 
 def _said(block: Mapping) -> str:
     settings = Config(block).flatten().items()
-    return ", ".join(f"{name} {_text(value)}" for name, value in settings) or "the defaults"
-
-
-def _text(value: object) -> str:
-    return "null" if value is None else str(value).lower()
+    return ", ".join(f"{name} {show(value)}" for name, value in settings) or "the defaults"

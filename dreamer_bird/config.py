@@ -220,13 +220,19 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
 def differences(saved: Config, new: Config) -> list[str]:
     """Return a line for each setting that forbids resuming ``saved`` as ``new``."""
     settings = saved.flatten(), new.flatten()
-    old, new = ({key: _show(value) for key, value in flat.items()} for flat in settings)
+    old, new = ({key: show(value) for key, value in flat.items()} for flat in settings)
     return [
         f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
         for key in old | new
         if key not in RESUMABLE
         and old.get(key, "null" * (key in NEWER)) != new.get(key, "null" * (key in NEWER))
     ]
+
+
+def show(value: object) -> str:
+    """Word a setting's value as one writes it in YAML."""
+    words = {"None": "null", "True": "true", "False": "false", "": "(empty)"}
+    return words.get(str(value), str(value))
 
 
 def _sections(path: Path) -> tuple[dict, dict, dict]:
@@ -255,7 +261,7 @@ def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
         try:
             settings[key] = RULES[key].convert(value)
         except ValueError as error:
-            raise ConfigError(f"{where}{dashes}{key} {_show(value)}: {error}") from None
+            raise ConfigError(f"{where}{dashes}{key} {show(value)}: {error}") from None
     return settings
 
 
@@ -309,7 +315,7 @@ def _read_yaml(path: Path) -> Mapping:
 
 def _mapping(tree: object, where: str) -> Mapping:
     if not isinstance(tree, Mapping | None):
-        raise ConfigError(f"{where}must be a mapping, not {_show(tree)}")
+        raise ConfigError(f"{where}must be a mapping, not {show(tree)}")
     return tree or {}
 
 
@@ -327,8 +333,3 @@ def _nest(values: Mapping) -> dict:
         group, _, name = key.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[name] = value
     return tree
-
-
-def _show(value: object) -> str:
-    words = {"None": "null", "True": "true", "False": "false", "": "(empty)"}
-    return words.get(str(value), str(value))

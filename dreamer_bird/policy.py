@@ -46,7 +46,10 @@ class Policy:
         if not isinstance(obs, dict):
             obs = {next(iter(self.spec.observation)): obs}
         noise = seeds.stateless(self._seed, "policy", step)
-        batch = {key: value[None] for key, value in self._checked(obs).items()}
+        shapes = self.spec.observation
+        if obs.keys() != shapes.keys():
+            raise ConfigError(f"observations {', '.join(obs)}: must be {', '.join(shapes)}")
+        batch = {key: _checked(key, np.asarray(obs[key]), shapes[key])[None] for key in shapes}
         actions, latent = self._agent.act(batch, latent, noise, explore)
         return actions[0], (latent, step + 1)
 
@@ -57,12 +60,6 @@ class Policy:
         script that calls this again, which needs its `if __name__ == "__main__":` for that.
         """
         return start_worker(self.config, "policy")
-
-    def _checked(self, obs: Arrays) -> Arrays:
-        shapes = self.spec.observation
-        if obs.keys() != shapes.keys():
-            raise ConfigError(f"observations {', '.join(obs)}: must be {', '.join(shapes)}")
-        return {key: _checked(key, np.asarray(obs[key]), shapes[key]) for key in shapes}
 
 
 def load(logdir: str | Path, *, checkpoint: str | Path | None = None, seed: int = 0) -> Policy:

@@ -19,7 +19,7 @@ ORDER += ("__main__",)
 ANALYSIS = {"errors", "utils", "envs", "config", "analysis"}
 NEEDS_TENSORFLOW = {
     *("agent.*", "utils.tensorflow", "training.train", "training.run_state", "training.collector"),
-    *("training.overlap", "training.diagnostics", "training.logger", "training.distributed.team"),
+    *("training.diagnostics", "training.distributed.team"),
 }
 
 

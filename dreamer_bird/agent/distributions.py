@@ -3,7 +3,6 @@
 import math
 
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.agent.kernels import squared_norm
 from dreamer_bird.agent.replicas import per_replica_random
@@ -38,11 +37,6 @@ def normal_noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.
     """Return standard normal noise as `uniform_noise` returns uniform one (Box and Muller)."""
     radius, angle = tf.unstack(uniform_noise(tf.concat([[2], shape], 0), seed, axis + 1))
     return tf.sqrt(-2 * tf.math.log(radius)) * tf.cos(2 * math.pi * angle)
-
-
-def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
-    """Return the Gaussian with independent dimensions, parameters `[..., D]`."""
-    return tfd.Independent(tfd.Normal(mean, std), 1)
 
 
 class FixedNormal:

@@ -5,9 +5,10 @@ created at the first call, and their names are Dreamer's.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import reduce
 
 import numpy as np
 import tensorflow as tf
@@ -19,31 +20,28 @@ Tensors = tuple[tf.Tensor, ...]
 Completion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _source: ContextVar[np.random.Generator | None] = ContextVar("source", default=None)
-
-
-@contextmanager
-def weights_from(rng: np.random.Generator) -> Iterator[None]:
-    """Draw what weights are made meanwhile from a generator, and from no global one."""
-    token = _source.set(rng)
-    try:
-        yield
-    finally:
-        _source.reset(token)
-
-
 _held: ContextVar[dict["Layer", Tensors] | None] = ContextVar("held", default=None)
 
 
-@contextmanager
-def weights_read_once(*networks: tf.Module) -> Iterator[None]:
+def weights_from(rng: np.random.Generator) -> AbstractContextManager[None]:
+    """Draw what weights are made meanwhile from a generator, and from no global one."""
+    return _meanwhile(_source, rng)
+
+
+def weights_read_once(*networks: tf.Module) -> AbstractContextManager[None]:
     """Read and cast all weights now, for all steps of a loop that is built meanwhile."""
     layers = {part for network in networks for part in network.submodules}
     built = [part for part in layers if isinstance(part, Layer) and part.built]
-    token = _held.set({layer: layer.read() for layer in built})
+    return _meanwhile(_held, {layer: layer.read() for layer in built})
+
+
+@contextmanager
+def _meanwhile(variable: ContextVar, value: object) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _held.reset(token)
+        variable.reset(token)
 
 
 def _rng() -> np.random.Generator:
@@ -53,9 +51,11 @@ def _rng() -> np.random.Generator:
     return np.random.default_rng(tf.random.uniform([2], 0, tf.int32.max, tf.int32).numpy())
 
 
-def _glorot_uniform(shape: list[int], fan_in: int, fan_out: int, name: str) -> tf.Variable:
-    limit = (6 / (fan_in + fan_out)) ** 0.5
-    return tf.Variable(_rng().uniform(-limit, limit, shape).astype(np.float32), name=name)
+def _glorot_uniform(shape: list[int]) -> tf.Variable:
+    """Return a kernel, whose last two dimensions are inputs and outputs, in either order."""
+    *window, inputs, outputs = shape
+    limit = (6 / (math.prod(window) * (inputs + outputs))) ** 0.5
+    return tf.Variable(_rng().uniform(-limit, limit, shape).astype(np.float32), name="kernel")
 
 
 class Layer(tf.Module):
@@ -87,6 +87,11 @@ class Layer(tf.Module):
         return tf.cast(weights.read_value(), self.dtype)
 
 
+def through(layers: Iterable[Layer], x: tf.Tensor) -> tf.Tensor:
+    """Return what the last of some layers makes of `x`, each fed by the one before."""
+    return reduce(lambda x, layer: layer(x), layers, x)
+
+
 class Dense(Layer):
     """act(x @ kernel + bias), `[..., I] -> [..., units]`."""
 
@@ -102,7 +107,7 @@ class Dense(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[size, units]` and bias `[units]`."""
-        self.kernel = _glorot_uniform([size, self.units], size, self.units, "kernel")
+        self.kernel = _glorot_uniform([size, self.units])
         self.bias = tf.Variable(tf.zeros([self.units]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -146,8 +151,7 @@ class Conv(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[k, k, C, filters]` and bias `[filters]`."""
-        shape, area = [self.size, self.size, size, self.filters], self.size**2
-        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.kernel = _glorot_uniform([self.size, self.size, size, self.filters])
         self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -163,8 +167,7 @@ class TransposedConv(Conv):
 
     def build(self, size: int) -> None:
         """Create kernel `[k, k, filters, C]` and bias `[filters]`."""
-        shape, area = [self.size, self.size, self.filters, size], self.size**2
-        self.kernel = _glorot_uniform(shape, area * size, area * self.filters, "kernel")
+        self.kernel = _glorot_uniform([self.size, self.size, self.filters, size])
         self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -187,7 +190,7 @@ class GRUCell(Layer):
 
     def build(self, size: int) -> None:
         """Create kernel `[size, 3U]`, recurrent kernel `[U, 3U]` and bias `[2, 3U]`."""
-        self.kernel = _glorot_uniform([size, 3 * self.units], size, 3 * self.units, "kernel")
+        self.kernel = _glorot_uniform([size, 3 * self.units])
         square = _rng().normal(size=[3 * self.units, self.units])
         orthogonal = np.linalg.qr(square)[0].T.astype(np.float32)
         self.recurrent_kernel = tf.Variable(orthogonal, name="recurrent_kernel")

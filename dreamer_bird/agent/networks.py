@@ -7,7 +7,7 @@ from tensorflow_probability import distributions as tfd
 
 from dreamer_bird.agent.distributions import FixedNormal, OneHot, TanhNormal
 from dreamer_bird.agent.geometry import KERNEL, decoder_kernels, encoder_sides
-from dreamer_bird.agent.layers import Activation, Conv, Dense, TransposedConv
+from dreamer_bird.agent.layers import Activation, Conv, Dense, TransposedConv, through
 from dreamer_bird.agent.preprocessing import Standardizer
 
 
@@ -38,8 +38,7 @@ class ConvEncoder(tf.Module):
         x = tf.reshape(image, tf.concat([[-1], tf.shape(image)[-3:]], 0))
         x = tf.ensure_shape(x, [None, *image.shape[-3:]])
         x = self.standardizer.standardize(x) if self.standardizer else x
-        for layer in self.layers:
-            x = layer(x)
+        x = through(self.layers, x)
         return tf.reshape(x, tf.concat([tf.shape(image)[:-3], [self.size]], 0))
 
 
@@ -71,10 +70,8 @@ class ConvDecoder(tf.Module):
 
     def __call__(self, features: tf.Tensor) -> FixedNormal:
         """Return the distribution of the image `[..., *shape]` given features `[..., F]`."""
-        x = self.h1(features)
-        x = tf.reshape(x, [-1, 1, 1, self.h1.units])
-        for layer in self.layers:
-            x = layer(x)
+        x = tf.reshape(self.h1(features), [-1, 1, 1, self.h1.units])
+        x = through(self.layers, x)
         x = self.standardizer.restore(x) if self.standardizer else x
         shape = tf.concat([tf.shape(features)[:-1], self.shape], 0)
         mean = tf.ensure_shape(tf.reshape(x, shape), [*features.shape[:-1], *self.shape])
@@ -97,10 +94,7 @@ class DenseEncoder(tf.Module):
 
     def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Return `[..., units]` from `obs["state"]` `[..., S]`."""
-        x = obs["state"]
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return through(self.layers, obs["state"])
 
 
 class DenseDecoder(tf.Module):
@@ -119,25 +113,19 @@ class DenseDecoder(tf.Module):
     ):
         """Take `dist`, "normal" for one of a fixed `std` or "binary" for logits."""
         super().__init__(name)
-        self.std = std
-        self.shape = tuple(shape)
-        self.dist = {"normal": self._normal, "binary": self._binary}[dist]
+        self.shape, dims = tuple(shape), len(shape)
+        self.dist = {
+            "normal": lambda mean: FixedNormal(mean, dims, std),
+            "binary": lambda logits: tfd.Independent(tfd.Bernoulli(logits), dims),
+        }[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
         self.hout = Dense(math.prod(self.shape), None, dtype, name="hout")
 
     def __call__(self, features: tf.Tensor) -> FixedNormal | tfd.Distribution:
         """Return the distribution over `[..., *shape]` given features `[..., F]`."""
-        x = tf.reshape(features, [-1, features.shape[-1]])
-        for layer in self.layers:
-            x = layer(x)
+        x = through(self.layers, tf.reshape(features, [-1, features.shape[-1]]))
         x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
         return self.dist(tf.cast(x, tf.float32))
-
-    def _normal(self, mean: tf.Tensor) -> FixedNormal:
-        return FixedNormal(mean, len(self.shape), self.std)
-
-    def _binary(self, logits: tf.Tensor) -> tfd.Distribution:
-        return tfd.Independent(tfd.Bernoulli(logits), len(self.shape))
 
 
 class ActionDecoder(tf.Module):
@@ -175,10 +163,7 @@ class ActionDecoder(tf.Module):
 
     def parameters(self, features: tf.Tensor) -> tf.Tensor:
         """Return what `dist` makes a distribution of, float32, given features `[..., F]`."""
-        x = features
-        for layer in self.layers:
-            x = layer(x)
-        return tf.cast(self.hout(x), tf.float32)
+        return tf.cast(self.hout(through(self.layers, features)), tf.float32)
 
     def _tanh_normal(self, x: tf.Tensor) -> TanhNormal:
         mean, std = tf.split(x, 2, -1)

@@ -1,9 +1,11 @@
 """The recurrent state-space model (Eq. 1), a deterministic GRU path and a stochastic state."""
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from dreamer_bird.agent.distributions import diagonal_normal, normal_noise, split_seed
+from dreamer_bird.agent.distributions import normal_noise, split_seed
 from dreamer_bird.agent.layers import Activation, Dense, GRUCell, weights_read_once
 
 State = dict[str, tf.Tensor]  # mean, std, stoch [..., S] and deter [..., D], float32
@@ -78,7 +80,7 @@ class RSSM(tf.Module):
 
         with weights_read_once(self):
             steps = tf.scan(step, [seen, moved, noise, *kept], carry(state))
-        post = batch_major(self.state(steps))
+        post = self.state(map(time_major, steps))
         # No step depends on the prior's sample, so that all priors are computed at once.
         noise = self.noise(tf.shape(post["deter"])[:-1], prior_seed)
         return post, self.state(self._prior(post["deter"], noise))
@@ -94,7 +96,7 @@ class RSSM(tf.Module):
             priors = tf.scan(
                 lambda prior, element: self.prior_step(prior, *element), elements, carry(state)
             )
-        return batch_major(self.state(priors))
+        return self.state(map(time_major, priors))
 
     def obs_step(
         self,
@@ -124,7 +126,7 @@ class RSSM(tf.Module):
         x = self.img1(tf.concat([stoch, tf.cast(action, tf.float32)], -1))
         return self._prior(self.cell(x, deter), noise)
 
-    def state(self, steps: Carry) -> State:
+    def state(self, steps: Iterable[tf.Tensor]) -> State:
         """Return the states of a loop's steps, `[..., S]` and `[..., D]`."""
         statistics, stoch, deter = steps
         mean, std = _normal(statistics)
@@ -140,7 +142,7 @@ class RSSM(tf.Module):
 
     def get_dist(self, state: State) -> tfd.Distribution:
         """Return the distribution of the stochastic state, `[..., S]`."""
-        return diagonal_normal(state["mean"], state["std"])
+        return tfd.Independent(tfd.Normal(state["mean"], state["std"]), 1)
 
     def _prior(self, deter: tf.Tensor, noise: tf.Tensor) -> Carry:
         return self._sample(self.img3(self.img2(deter)), deter, noise)
@@ -159,11 +161,6 @@ def carry(state: State) -> Carry:
 def time_major(x: tf.Tensor) -> tf.Tensor:
     """Swap the first two dimensions, `[B, T, ...] <-> [T, B, ...]`."""
     return tf.einsum("bt...->tb...", x)
-
-
-def batch_major(state: State) -> State:
-    """Return a loop's states with the batch first, `[T, B, ...] -> [B, T, ...]`."""
-    return {key: time_major(value) for key, value in state.items()}
 
 
 def _normal(statistics: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

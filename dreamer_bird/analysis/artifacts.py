@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dreamer_bird.analysis import style
 from dreamer_bird.analysis.logs import FILE, Log
+from dreamer_bird.config import show
 
 LARGEST_VIDEO = 4 * 2**20  # bytes
 ALL_VIDEOS = 48 * 2**20  # bytes of all videos on a page, beyond which browsers get slow
@@ -88,6 +89,4 @@ def settings_table(logs: Sequence[Log]) -> Settings:
 
 def _text(config: dict[str, object], key: str) -> str:
     value = config.get(key, "\N{EM DASH}")  # a run of a version without the setting
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else show(value)

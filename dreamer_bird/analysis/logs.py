@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.names import UNKNOWN, canonical_task, names_of
-from dreamer_bird.analysis.readers import RETURNS, LogError, Part, is_table, known, read_files
+from dreamer_bird.analysis.readers import RETURNS, LogError, LoggedRun, is_table, known, read_files
 from dreamer_bird.config import Config
 from dreamer_bird.errors import ConfigError, nearest
 
@@ -72,16 +73,17 @@ def read_logs(paths: Iterable[str | Path], returns: Iterable[str] = ()) -> list[
 
     `readers.FORMATS` are read; what is returned has the returns as "test/return" or "train/return",
     and environment steps. Keys in `returns` are returns of evaluations. `NAME=PATH` gives the logs
-    under a path the method NAME. Otherwise task, method and seed come from the file itself, from
-    the config.yaml beside it, and what these lack from the path, as `names_of` says. A method that
-    observes something else than images of 64x64 is one of its own, "bird (state)" or "bird (both,
-    96x96)".
+    under a path the method NAME; paths of the published returns are left out. Otherwise task,
+    method and seed come from the file itself, from the config.yaml beside it, and what these lack
+    from the path, as `names_of` says. A method that observes something else than images of 64x64
+    is one of its own, "bird (state)" or "bird (both, 96x96)".
 
     Warns, in one line each, of lines dropped, of paths without a log, of two logs that claim to be
     the same run, and of methods that look like seeds; LogError where there is no log at all.
     """
     returns = tuple(returns)
-    found = _each(map(str, paths), lambda word: _read_named(word, returns))
+    words = [str(path) for path in paths if not is_baselines(path)]
+    found = _each(words, lambda word: _read_named(word, returns))
     if not found:
         raise LogError("no logs: name a logdir or a metrics.jsonl")
     logs = {}
@@ -165,7 +167,7 @@ def _fits(file: Path, pattern: str) -> bool:
 def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[Log]:
     file = files[0].resolve()
     try:
-        parts = read_files([each.resolve() for each in files], returns)
+        runs = read_files([each.resolve() for each in files], returns)
     except (OSError, EOFError, zlib.error, LogError) as error:
         raise LogError(f"{files[0]}: {getattr(error, 'strerror', None) or error}") from None
     # A name may be of any bytes, which no figure can show.
@@ -175,19 +177,19 @@ def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[L
     config = {} if tells else _read_config(file.parent)
     depth = len(root.parts) - 1 if root.is_dir() else len(file.parts)
     names = names_of(folders, depth, stem if tells else "")
-    if names.task == UNKNOWN and tells and any("seed" in part.names for part in parts):
+    if names.task == UNKNOWN and tells and any("seed" in run.names for run in runs):
         names = names_of((*folders, f"task={stem}"), depth)  # a table of a task has its name
     saved = {"task": config.get("task"), "method": _method(config), "seed": config.get("seed")}
     saved = names._asdict() | {name: str(told) for name, told in saved.items() if told is not None}
-    return [_log(part, saved | part.names, file, config) for part in parts]
+    return [_log(run, saved | run.names, file, config) for run in runs]
 
 
-def _log(part: Part, names: dict[str, str], file: Path, config: dict[str, object]) -> Log:
+def _log(run: LoggedRun, names: dict[str, str], file: Path, config: dict[str, object]) -> Log:
     task = canonical_task(names["task"])
-    curves = part.curves
-    if task.startswith("dmc_") and part.repeat > 1:
-        curves = {key: Curve(step * part.repeat, value) for key, (step, value) in curves.items()}
-    path = Path(f"{file}{part.place}")
+    curves = run.curves
+    if task.startswith("dmc_") and run.repeat > 1:
+        curves = {key: Curve(step * run.repeat, value) for key, (step, value) in curves.items()}
+    path = Path(f"{file}{run.place}")
     return Log(task, names["method"], names["seed"], path, curves, config)
 
 

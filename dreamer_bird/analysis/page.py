@@ -85,16 +85,13 @@ def _switches(
 ) -> Iterator[Switch]:
     for method, look in looks.items():
         yield Switch(f"run {method}", style.title(method), look, 2)
-    published = {}
-    if baselines:
-        scores = [score for task in tasks for score in published_scores(task)]
-        curves = [curve for task in tasks for curve in published_curves(task)]
-        for score in scores:
-            published[style.score_label(score)] = style.published_style(score.method), 1.3
-        for curve in curves:
-            published[style.curve_label(curve)] = style.PUBLISHED_CURVE, 9
-    for label, (look, width) in published.items():
-        yield Switch(f"published {label}", label, look, width)
+    tasks = tasks if baselines else ()
+    scores = {style.score_label(s): s for task in tasks for s in published_scores(task)}
+    curves = [style.curve_label(c) for task in tasks for c in published_curves(task)]
+    for label, score in scores.items():
+        yield Switch(f"published {label}", label, style.published_style(score.method), 1.3)
+    for label in dict.fromkeys(curves):
+        yield Switch(f"published {label}", label, style.PUBLISHED_CURVE, 9)
 
 
 def _sections(

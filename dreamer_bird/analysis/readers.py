@@ -44,7 +44,7 @@ class LogError(ConfigError):
     """Logs that cannot be read, or that lack what is asked of them."""
 
 
-class Part(NamedTuple):
+class LoggedRun(NamedTuple):
     """One run in a file: its curves, and what the file says of it."""
 
     curves: dict[str, Curve]
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     repeat: int = 1  # environment steps to one of its own, on the tasks of the suite
 
 
-Result = tuple[list[Part], int, int]  # and how many lines there are, and how many are broken
+Result = tuple[list[LoggedRun], int, int]  # and how many lines there are, and how many are broken
 
 
 class Format(NamedTuple):
@@ -66,7 +66,7 @@ class Format(NamedTuple):
     rule: str
 
 
-def read_files(files: list[Path], returns: Iterable[str] = ()) -> list[Part]:
+def read_files(files: list[Path], returns: Iterable[str] = ()) -> list[LoggedRun]:
     """Read a file, or several that make one run, in whichever of `FORMATS` it is.
 
     Returns called otherwise, and the keys in `returns`, get our names beside their own. Warns of
@@ -75,18 +75,18 @@ def read_files(files: list[Path], returns: Iterable[str] = ()) -> list[Part]:
     with open_log(files[0]) as opened:
         head = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     form = next(form for form in FORMATS if form.begins(files[0].name, head))
-    parts, total, dropped = form.read(files)
-    parts = [part for part in parts if part.curves]
+    runs, total, dropped = form.read(files)
+    runs = [run for run in runs if run.curves]
     if not total:
         raise LogError("is empty: has the run just started?")
-    if not parts:
+    if not runs:
         raise LogError(f"none of its {total} {form.units} is {form.rule}; formats known: {known()}")
     if dropped:
         what = f"dropped {dropped} of {total} {form.units}: each must be {form.rule}"
         warnings.warn(f"{files[0]}: {what}", stacklevel=2)
-    for part in parts:
-        _add_returns(part.curves, returns)
-    return parts
+    for run in runs:
+        _add_returns(run.curves, returns)
+    return runs
 
 
 def known() -> str:
@@ -104,8 +104,8 @@ def is_table(file: Path) -> bool:
     if head.lstrip()[:1] in (b"[", b"{"):
         return re.match(rb'\s*\[\s*\{\s*"(task|method|seed|xs|ys)"', head) is not None
     header = _header(head)
-    known = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
-    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, known))
+    returns = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
+    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, returns))
 
 
 def _add_returns(curves: dict[str, Curve], returns: Iterable[str]) -> None:
@@ -121,7 +121,7 @@ def _add_returns(curves: dict[str, Curve], returns: Iterable[str]) -> None:
 
 def _read_json_lines(files: list[Path]) -> Result:
     curves, total, dropped = read_lines(files[0])
-    return [Part(curves)], total, dropped
+    return [LoggedRun(curves)], total, dropped
 
 
 def _read_scores(files: list[Path]) -> Result:
@@ -130,7 +130,7 @@ def _read_scores(files: list[Path]) -> Result:
             entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read()))
     except orjson.JSONDecodeError as error:
         raise LogError(f"no JSON list of scores: {error}") from None
-    parts = []
+    runs = []
     for index, entry in enumerate(entries):
         try:
             points = np.array([entry["xs"], entry["ys"]], float)
@@ -140,8 +140,8 @@ def _read_scores(files: list[Path]) -> Result:
             continue
         curve = make_curve(np.floor(steps), values)
         if len(curve.step):
-            parts.append(Part({RETURNS[0]: curve}, names, f"#{index}"))
-    return parts, len(entries), len(entries) - len(parts)
+            runs.append(LoggedRun({RETURNS[0]: curve}, names, f"#{index}"))
+    return runs, len(entries), len(entries) - len(runs)
 
 
 def _read_csv(files: list[Path]) -> Result:
@@ -151,7 +151,7 @@ def _read_csv(files: list[Path]) -> Result:
     step, reward = _find(header, _STEPS), _find(header, _REWARDS)
     found = {kind: _find(header, columns) for kind, columns in _NAMED.items()}
     named = {kind: index for kind, index in found.items() if index is not None}
-    runs: dict[tuple, dict[str, Series]] = defaultdict(lambda: defaultdict(Series))
+    series: dict[tuple, dict[str, Series]] = defaultdict(lambda: defaultdict(Series))
     total = used = 0
     while chunk := list(islice(rows, _ROWS)):
         groups = defaultdict(list)
@@ -164,19 +164,19 @@ def _read_csv(files: list[Path]) -> Result:
             columns = np.array([list(map(_number, row)) for row in kept]).T
             for index, (key, values) in enumerate(zip(header, columns, strict=True)):
                 if key and index not in (step, *named.values()):
-                    runs[names][key].add(np.floor(columns[step]), values, np.array(lines))
+                    series[names][key].add(np.floor(columns[step]), values, np.array(lines))
         total, used = total + len(chunk), used + sum(map(len, groups.values()))
     repeat = 2 if header == ["step", "episode_reward"] else 1  # a run of TD-MPC2: its own steps
-    parts = []
-    for names, series in runs.items():
-        curves = _curves(series)
+    runs = []
+    for names, columns in series.items():
+        curves = _curves(columns)
         if reward is not None and header[reward] in curves:
             ours = RETURNS[files[0].name.startswith("train")]
             curves.setdefault(ours, curves[header[reward]])
         told = dict(zip(named, (name.removesuffix(".0") for name in names), strict=True))
         place = f"#{','.join(told.values())}" if named else ""
-        parts.append(Part(curves, told, place, repeat))
-    return parts, total, total - used
+        runs.append(LoggedRun(curves, told, place, repeat))
+    return runs, total, total - used
 
 
 def _read_monitors(files: list[Path]) -> Result:
@@ -200,7 +200,7 @@ def _read_monitors(files: list[Path]) -> Result:
     steps = np.cumsum(table[:, 1])
     curves = {"train/return": make_curve(steps, table[:, 2])}
     curves["train/length"] = make_curve(steps, table[:, 1])
-    return [Part(curves if episodes else {}, names)], total, total - len(episodes)
+    return [LoggedRun(curves if episodes else {}, names)], total, total - len(episodes)
 
 
 def _read_events(files: list[Path]) -> Result:
@@ -226,7 +226,7 @@ def _read_events(files: list[Path]) -> Result:
             total += len(chunk)
             for tag, rows in points.items():
                 series[tag].add(*np.array(rows, float).T)
-    return [Part(_curves(series))], total, dropped
+    return [LoggedRun(_curves(series))], total, dropped
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -16,9 +16,8 @@ from dreamer_bird.commands.arguments import Parser, add_logs
 def main(arguments: list[str]) -> int:
     """Print the comparison that the command line asks for."""
     flags = _parse(arguments)
-    paths = [path for path in flags.paths if not is_baselines(path)]
     console = Console(width=None if Console().is_terminal else WIDTH, highlight=False, markup=False)
-    if flags.paths and not paths:
+    if all(map(is_baselines, flags.paths)):
         scores = [score._asdict() for score in published_scores()]
         if flags.json:
             print(json.dumps({"published": scores}))
@@ -26,7 +25,8 @@ def main(arguments: list[str]) -> int:
             show(published_parts(scores), console)
         return 0
     asked = flags.at, flags.scores, flags.against, flags.key, not flags.no_baselines
-    comparison = compare_logs(having(read_logs(paths, flags.returns), flags.key), Question(*asked))
+    logs = having(read_logs(flags.paths, flags.returns), flags.key)
+    comparison = compare_logs(logs, Question(*asked))
     if flags.json:
         print(json.dumps(comparison, allow_nan=False))
     else:

@@ -13,11 +13,10 @@ from dreamer_bird.commands.arguments import Parser, check_output, whole
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
-from dreamer_bird.training.video import write_video
+from dreamer_bird.training.video import FRAMES_PER_SECOND, write_video
 
 VIDEOS = (".mp4", ".gif")
 WITH_VALUE = "cem-value"
-FRAMES_PER_SECOND = 25
 
 
 def main(arguments: list[str]) -> int:

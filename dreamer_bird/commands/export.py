@@ -35,40 +35,45 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--out {flags.out}: exists already")
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
-    if flags.run:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
-            save_run(snapshot, Path(folder, "run"), flags.out)
-            Path(folder, "run").rename(flags.out)
-        print(f"{flags.out}: weights of step {snapshot.step:,}")
-        return 0
-    # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
-    config = snapshot.config.replace(precision="float32")
-    agent = build_quietly(snapshot._replace(config=config))
     # Whole or not at all, as everything that is written.
-    beside = tempfile.TemporaryDirectory(dir=parent, prefix=".export-")
-    with beside as folder, tempfile.TemporaryDirectory() as elsewhere:
-        link = Path(elsewhere, "link")  # for TensorFlow, which takes names in UTF-8 alone
-        link.symlink_to(folder)
-        save(agent, snapshot, link / "model")
-        difference = compare(agent, snapshot, link / "model")
-        if not difference <= TOLERANCE:  # nor is a NaN
-            raise RunError(f"{flags.out}: not written, its actions differ by {difference:.2g}")
-        Path(folder, "model").rename(flags.out)
-    print(f"{flags.out}: actions differ by {difference:.1g} over {CHECKED_STEPS} steps")
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+        written = Path(folder, "written")
+        told = (save_run if flags.run else save_checked)(snapshot, written, flags.out)
+        written.rename(flags.out)
+    print(f"{flags.out}: {told}")
     return 0
 
 
-def save_run(snapshot: Snapshot, folder: Path, logdir: Path) -> None:
-    """Write what `evaluate`, `predict`, `export` and `load` need of a run, and no optimizers.
+def save_checked(snapshot: Snapshot, folder: Path, out: Path) -> str:
+    """Write a SavedModel and say how far its actions are off; RunError if that is too much.
 
-    `folder` will be moved to `logdir`.
+    `folder` will be moved to `out`.
+    """
+    # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
+    config = snapshot.config.replace(precision="float32")
+    agent = build_quietly(snapshot._replace(config=config))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        link = Path(elsewhere, "link")  # for TensorFlow, which takes names in UTF-8 alone
+        link.symlink_to(folder.parent)
+        save(agent, snapshot, link / folder.name)
+        difference = compare(agent, snapshot, link / folder.name)
+    if not difference <= TOLERANCE:  # nor is a NaN
+        raise RunError(f"{out}: not written, its actions differ by {difference:.2g}")
+    return f"actions differ by {difference:.1g} over {CHECKED_STEPS} steps"
+
+
+def save_run(snapshot: Snapshot, folder: Path, out: Path) -> str:
+    """Write what `evaluate`, `predict`, `export` and `load` need of a run; say what was written.
+
+    `folder` will be moved to `out`.
     """
     names = build_quietly(snapshot).named_variables()
     header = {key: snapshot.config[key] for key in ("task", "variant", "precision")}
     header |= {"step": snapshot.step, "spec": snapshot.spec, "replay": []}
     arrays = {name: snapshot.arrays[name] for name in names}
     checkpoint.save(folder / "checkpoints", snapshot.step, arrays, header, keep=1)
-    snapshot.config.replace(logdir=str(logdir)).save(folder / "config.yaml")
+    snapshot.config.replace(logdir=str(out)).save(folder / "config.yaml")
+    return f"weights of step {snapshot.step:,}"
 
 
 def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.figures import FORMATS, write_figure
 from dreamer_bird.analysis.logs import having, read_logs
 from dreamer_bird.analysis.statistics import bands
@@ -14,8 +13,8 @@ from dreamer_bird.errors import nearest
 def main(arguments: list[str]) -> int:
     """Draw the figure that the command line asks for and print the paths of its files."""
     flags = _parse(arguments)
-    paths = [path for path in flags.paths if not is_baselines(path)]
-    table = bands(having(read_logs(paths, flags.returns), flags.key), flags.key, flags.band)
+    logs = having(read_logs(flags.paths, flags.returns), flags.key)
+    table = bands(logs, flags.key, flags.band)
     make_folder("--outdir", flags.outdir)
     shown = not flags.no_baselines
     print(*write_figure(table, flags.key, shown, flags.outdir, flags.format), sep="\n")

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.logs import read_logs
 from dreamer_bird.analysis.page import render
 from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
@@ -15,8 +14,7 @@ FILE = "index.html"
 def main(arguments: list[str]) -> int:
     """Write the page that the command line asks for and print its path."""
     flags = _parse(arguments)
-    paths = [path for path in flags.paths if not is_baselines(path)]
-    logs = read_logs(paths, flags.returns)
+    logs = read_logs(flags.paths, flags.returns)
     page = render(logs, baselines=not flags.no_baselines)
     make_folder("--out", flags.out)
     with replacing(flags.out / FILE) as file:

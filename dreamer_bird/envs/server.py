@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from dreamer_bird.envs.checks import flaw, named, reward_flaw
-from dreamer_bird.envs.spaces import ENV_STEPS
+from dreamer_bird.envs.spaces import ENV_STEPS, Facts
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.streams import Outlet
@@ -94,8 +94,8 @@ def _import_of_tensorflow(error: BaseException | None) -> traceback.FrameSummary
 def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
     env = make()
     try:
-        facts = getattr(env, "time_limit", None), getattr(env, "notes", ())
-        connection.send((None, (env.observation_space, env.action_space, *facts)))
+        told = getattr(env, "time_limit", None), tuple(getattr(env, "notes", ()))
+        connection.send((None, Facts(env.observation_space, env.action_space, *told)))
         for method, argument in _requests(connection):
             if method == "reset":
                 answer, _ = env.reset(seed=argument)

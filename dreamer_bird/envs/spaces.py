@@ -48,6 +48,15 @@ class Spec(NamedTuple):
         return action
 
 
+class Facts(NamedTuple):
+    """What an environment's process tells of it before the first episode."""
+
+    observation_space: gymnasium.spaces.Dict
+    action_space: Box
+    time_limit: int | None  # environment steps of an episode at most, as far as is known
+    notes: tuple[str, ...]  # lines on what of the environment a user may not expect
+
+
 def random_action(space: Box, rng: np.random.Generator) -> np.ndarray:
     """Return a uniformly drawn action `[A]` that depends on the generator alone."""
     if isinstance(space, OneHot):

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from dreamer_bird.envs.server import serve
-from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.spaces import Facts, Spec
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.processes import signal_behind, spawning
@@ -40,7 +40,7 @@ class EnvWorker:
     does not wait for it, so several workers start side by side. `timeout` is the longest wait for
     an answer, in seconds in which this process ran. Every method raises `WorkerError` when the
     worker dies or hangs, `EnvError` with what the environment raises, and the `ConfigError` with
-    which it refuses to start; so do spaces, spec, limit and notes, for which the first look waits.
+    which it refuses to start; so do facts and spec, for which the first look waits.
     """
 
     def __init__(self, name: str, make: Callable[[], gymnasium.Env], timeout: float = 60.0):
@@ -50,29 +50,16 @@ class EnvWorker:
         self._start()
 
     @property
-    def observation_space(self) -> gymnasium.spaces.Dict:
-        """The environment's space of observations."""
-        return self._ready()[0]
-
-    @property
-    def action_space(self) -> gymnasium.spaces.Box:
-        """The environment's space of actions."""
-        return self._ready()[1]
+    def facts(self) -> Facts:
+        """What the worker's process told of the environment when it was made."""
+        if self._facts is None:
+            self._facts = self._receive()
+        return self._facts
 
     @property
     def spec(self) -> Spec:
         """What an agent must know of the environment."""
-        return Spec.of(*self._ready()[:2])
-
-    @property
-    def time_limit(self) -> int | None:
-        """The environment steps of an episode at most, as far as is known."""
-        return self._ready()[2]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines on what of the environment a user may not expect."""
-        return tuple(self._ready()[3])
+        return Spec.of(self.facts.observation_space, self.facts.action_space)
 
     def restart(self) -> None:
         """Put a new process in the place of one that failed; its episode is lost."""
@@ -150,7 +137,7 @@ class EnvWorker:
         self.close()
 
     def _start(self) -> None:
-        self._facts: tuple | None = None
+        self._facts: Facts | None = None
         self._begun: str | None = None
         # `fork` would copy the learner with TensorFlow and its threads into the worker.
         context = multiprocessing.get_context("spawn")
@@ -161,12 +148,6 @@ class EnvWorker:
             self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
-
-    def _ready(self) -> tuple:
-        """Return observation space, action space, time limit and notes."""
-        if self._facts is None:
-            self._facts = self._receive()
-        return self._facts
 
     def _begin(self, method: str, argument: Any) -> None:
         self._send(method, argument)
@@ -179,7 +160,7 @@ class EnvWorker:
         return self._receive()
 
     def _send(self, method: str, argument: Any) -> None:
-        self._ready()
+        _ = self.facts  # they come before any answer
         if self._begun:
             raise RuntimeError(f"{self._title}: {method} was called before {self._begun}_wait")
         if self._connection.closed:

@@ -1,7 +1,10 @@
-"""Plays a run's episodes, and plays them again after failures."""
+"""Plays a run's episodes: again after failures, and with `train.overlap` beside updates."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,12 @@ from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.timer import Stopwatch
 
+PATIENCE = 1.0  # seconds in which the thread ends, if its environment answers
+
+
+class AbandonedError(RunError):
+    """Nobody waits for the episode any more."""
+
 
 class Collector:
     """Plays whole episodes, each a function of weights, seed, numbers and attempt.
@@ -25,9 +34,6 @@ class Collector:
     A failure that state and action decide would come again, in this run and whenever it is resumed:
     another attempt at the episode draws other random numbers, in the environment and here.
     """
-
-    # What `OverlappingCollector` changes: here no copy acts, and nothing is played ahead.
-    copied_for: int | None = None  # the first episode that a copy of the policy plays, if any
 
     def __init__(
         self,
@@ -44,6 +50,9 @@ class Collector:
         self._bad_actions = Streak("actions", config.train.max_skipped)
         self._attempt = 0  # at the episode under way; failed ones came before
         self.nonfinite_actions = 0  # since they were last logged
+        # What `OverlappingCollector` changes: here no copy acts, and nothing is played ahead.
+        self.copied_weights: dict[str, tf.Variable] = {}
+        self.copied_for: int | None = None  # the first episode that a copy of the policy plays
 
     def to_save(self) -> list:
         """Return what a checkpoint keeps of failures."""
@@ -53,11 +62,6 @@ class Collector:
         """Go on from what `to_save` returned."""
         bad_actions, self.nonfinite_actions, self._attempt = saved
         self._bad_actions.restore(bad_actions)
-
-    @property
-    def copied_weights(self) -> dict[str, tf.Variable]:
-        """What a checkpoint holds of a copy of the policy, none where there is no copy."""
-        return {}
 
     def restore_copy(self, weights: Arrays, copied_for: int | None) -> None:
         """Take what a checkpoint holds of a copy of the policy, where there is one."""
@@ -70,12 +74,22 @@ class Collector:
 
     def collect(self, first: int, count: int) -> list[Arrays]:
         """Return so many episodes of the exploring policy, from the number `first` on."""
-        act = self.policy("act", first, training=True)
+        act = partial(self._act, purpose="act", number=first, training=True)
         return self.play(act, "environment", range(first, first + count))
 
     def collect_random(self, first: int, count: int) -> list[Arrays]:
         """Return so many episodes of uniform actions, from the number `first` on."""
-        return self.play(self._random(first), "environment", range(first, first + count))
+        act = partial(self._act_at_random, first=first)
+        return self.play(act, "environment", range(first, first + count))
+
+    def evaluate(self, episodes: int, step: int) -> Arrays:
+        """Return an episode of the policy's mode, with frames where they can be rendered.
+
+        It follows from how many episodes and environment steps were played for training.
+        """
+        act = partial(self._act, purpose="evaluate", number=episodes, training=False)
+        (episode,) = self.play(act, "evaluation environment", [step], frames=True)
+        return episode
 
     def play(
         self, act: Act, purpose: str, numbers: Sequence[int], frames: bool = False
@@ -112,39 +126,104 @@ class Collector:
                 for env in envs:
                     env.restart()
 
-    def policy(self, purpose: str, number: int, training: bool) -> Act:
-        """Return the policy for the episodes from that number on: exploring, or its mode.
+    def _act(
+        self, obs: Arrays, state: Any, t: int, *, purpose: str, number: int, training: bool
+    ) -> tuple[np.ndarray, Any]:
+        """Act by the policy in the episodes from that number on: exploring, or by its mode.
 
         An action that is not finite is counted and replaced by an idle one, and the policy's state
         begins anew.
         """
+        self._check()
+        seed = seeds.stateless(self._config.seed, purpose, number, t, self._attempt)
+        actions, state = self._agent.act(obs, state, seed, training)
+        finite = np.isfinite(actions).all(-1)
+        self._bad_actions.count(None if finite.all() else f"the action at agent step {t}")
+        self.nonfinite_actions += int((~finite).sum())
+        if not finite.all():
+            idle = self._envs[0].spec.idle_action()
+            actions = np.where(finite[:, None], actions, idle)
+            state = self._agent.begin_anew(state, ~finite)
+        return actions, state
 
-        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
-            self._check()
-            seed = seeds.stateless(self._config.seed, purpose, number, t, self._attempt)
-            actions, state = self._agent.act(obs, state, seed, training)
-            finite = np.isfinite(actions).all(-1)
-            self._bad_actions.count(None if finite.all() else f"the action at agent step {t}")
-            self.nonfinite_actions += int((~finite).sum())
-            if not finite.all():
-                idle = self._envs[0].spec.idle_action()
-                actions = np.where(finite[:, None], actions, idle)
-                state = self._agent.begin_anew(state, ~finite)
-            return actions, state
+    def _act_at_random(
+        self, obs: Arrays, state: None, t: int, *, first: int
+    ) -> tuple[np.ndarray, None]:
+        """Act uniformly in the episodes from the number `first` on."""
+        self._check()
+        count, space = len(next(iter(obs.values()))), self._envs[0].facts.action_space
+        draws = (
+            seeds.generator(self._config.seed, "prefill", number, t, self._attempt)
+            for number in range(first, first + count)
+        )
+        return np.stack([random_action(space, draw) for draw in draws]), None
 
-        return act
 
-    def _random(self, first: int) -> Act:
-        """Return uniform actions for the episodes from that number on."""
-        seed, space = self._config.seed, self._envs[0].action_space
+class OverlappingCollector(Collector):
+    """Plays with a copy of the policy, while the policy itself learns.
 
-        def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
-            self._check()
-            count = len(next(iter(obs.values())))
-            draws = (
-                seeds.generator(seed, "prefill", number, t, self._attempt)
-                for number in range(first, first + count)
-            )
-            return np.stack([random_action(space, draw) for draw in draws]), None
+    The copy is made when updates become due, and plays all episodes until they are due again; the
+    first (in each environment) is played in a thread beside the updates.
+    """
 
-        return act
+    def __init__(self, config: Config, agent: Agent, envs: Sequence[EnvWorker], *others: Any):
+        """Take the agent that learns, which is copied, and what a Collector takes."""
+        super().__init__(config, Agent(config, envs[0].spec, learns=False), envs, *others)
+        self._learner = agent
+        self.copied_weights = self._agent.named_variables()
+        self._ahead: tuple[Future[list[Arrays]], Collector] | None = None
+        # Lives as long as this object: a worker ends with the thread in which it was restarted.
+        self._thread = ThreadPoolExecutor(1)
+        self._closed = Event()
+
+    def restore_copy(self, weights: Arrays, copied_for: int | None) -> None:
+        """Take what a checkpoint holds of the copy, or a copy now if it was made by `import`."""
+        if weights:
+            self._agent.assign(weights)
+        else:
+            self._copy()
+        self.copied_for = copied_for
+
+    def play_ahead(self, first: int, count: int) -> None:
+        """Copy the policy, and begin to play so many episodes from the number `first` on.
+
+        They count for nothing before `collect` returns them: a run stopped before that plays them
+        again, with the same copy of the policy.
+        """
+        if self.copied_for != first:  # else it was copied when the run was stopped in this block
+            self._copy()
+            self.copied_for = first
+        if self._ahead is None and count > 0:
+            check, watch = self._check_in_thread, Stopwatch()
+            beside = Collector(self._config, self._agent, self._envs, check, watch)
+            bad_actions, _, attempt = self.to_save()
+            beside.restore([bad_actions, 0, attempt])
+            self._ahead = self._thread.submit(beside.collect, first, count), beside
+
+    def collect(self, first: int, count: int) -> list[Arrays]:
+        """Return so many episodes from the number `first` on; played now, if they were not yet."""
+        if self._ahead is None:
+            return super().collect(first, count)
+        (episodes, beside), self._ahead = self._ahead, None
+        try:
+            with self.watch("wait"):
+                return episodes.result()
+        finally:  # a failed attempt counts too
+            bad_actions, nonfinite, attempt = beside.to_save()
+            self.restore([bad_actions, self.nonfinite_actions + nonfinite, attempt])
+            self.watch_ahead = beside.watch
+
+    def close(self) -> None:
+        """Give up what is being played ahead."""
+        self._closed.set()
+        wait(self._ahead[:1] if self._ahead else [], PATIENCE)
+
+    def _copy(self) -> None:
+        theirs = self._learner.named_variables()
+        for name, variable in self.copied_weights.items():
+            variable.assign(theirs[name].read_value())
+
+    def _check_in_thread(self) -> None:
+        self._check()
+        if self._closed.is_set():
+            raise AbandonedError("the run has ended")

@@ -37,8 +37,7 @@ class Diagnostics:
 
     def measure(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
-        act = self.collector.policy("evaluate", episodes, training=False)
-        (episode,) = self.collector.play(act, "evaluation environment", [step], frames=True)
+        episode = self.collector.evaluate(episodes, step)
         if "frame" in episode:
             logger.video(step, "evaluation", lambda: episode["frame"], save=True)
         if self._replay.holds_a_sequence:  # what is predicted ends with the episode

@@ -39,7 +39,8 @@ def collect_episodes(
     with watch("render"):
         for env, seed in zip(envs, seeds, strict=True):
             env.reset_async(seed)
-        episodes = [[_first_row(env, frames)] for env in envs]
+        idle = np.zeros(envs[0].spec.actions, np.float32)
+        episodes = [[_row(env, env.reset_wait(), idle, 0.0, False, frames)] for env in envs]
     observed = tuple(envs[0].spec.observation)
     playing, state, step = list(range(len(envs))), None, 0
     while playing:
@@ -50,27 +51,16 @@ def collect_episodes(
             for number in playing:
                 envs[number].step_async(actions[number])
             for number in tuple(playing):
-                row, ended = _next_row(envs[number], actions[number], frames)
-                episodes[number].append(row)
-                if ended:
+                env, action = envs[number], actions[number]
+                seen, reward, terminated, truncated = env.step_wait()
+                episodes[number].append(_row(env, seen, action, reward, terminated, frames))
+                if terminated or truncated:
                     playing.remove(number)
         step += 1
     return [
         {key: np.stack([row[key] for row in rows]) for key in rows[0] if rows[-1][key] is not None}
         for rows in episodes
     ]
-
-
-def _first_row(env: EnvWorker, frames: bool) -> Arrays:
-    """Return what the reset that was begun gives."""
-    idle = np.zeros(env.spec.actions, np.float32)
-    return _row(env, env.reset_wait(), idle, 0.0, False, frames)
-
-
-def _next_row(env: EnvWorker, action: np.ndarray, frames: bool) -> tuple[Arrays, bool]:
-    """Return what the step that was begun with this action gives, and whether the episode ends."""
-    obs, reward, terminated, truncated = env.step_wait()
-    return _row(env, obs, action, reward, terminated, frames), terminated or truncated
 
 
 def _row(

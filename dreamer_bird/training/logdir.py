@@ -22,7 +22,7 @@ def check_logdir(config: Config) -> None:
     """
     logdir = Path(config.logdir)
     check_writable(f"--logdir {config.logdir}", logdir)
-    saved = _config_file(logdir)
+    saved = logdir / "config.yaml"
     try:
         settings = Config.read(saved) if saved.exists() else None
         orphans = settings is None and newest_first(logdir / "checkpoints")
@@ -58,7 +58,7 @@ def claim_logdir(config: Config) -> Iterator[Path]:
         for folder in (logdir, *(logdir / name for name in ("checkpoints", "episodes", "videos"))):
             for rest in folder.glob(f"*{PARTIAL}"):  # of a process that was killed
                 rest.unlink()
-        config.save(_config_file(logdir))
+        config.save(logdir / "config.yaml")
         try:
             yield logdir
         finally:
@@ -87,7 +87,3 @@ def _lock(path: Path) -> TextIO:
     file.write(f"process {os.getpid()} on host {socket.gethostname()}\n")
     file.flush()
     return file
-
-
-def _config_file(logdir: Path) -> Path:
-    return logdir / "config.yaml"

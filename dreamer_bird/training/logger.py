@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from dreamer_bird.config import Config
 from dreamer_bird.envs.checks import named
-from dreamer_bird.training.pace import Pace, clock
-from dreamer_bird.training.video import encode_gif
+from dreamer_bird.training.video import FRAMES_PER_SECOND, encode_gif
 from dreamer_bird.training.writers import Writer
-from dreamer_bird.utils.files import Arrays, replacing, set_aside, write_errors
-
-FRAMES_PER_SECOND = 25
+from dreamer_bird.utils.files import replacing, set_aside, write_errors
 
 
 class Logger:
@@ -148,66 +143,6 @@ class Logger:
     def _to_writers(self, write: Callable[[Writer], None]) -> None:
         for writer in self._writers:
             self.attempt(writer.name, partial(write, writer))
-
-
-class Reporter:
-    """Puts into Dreamer's keys and units what happens in a run."""
-
-    def __init__(self, logger: Logger, config: Config, step: int):
-        """Take where it is written, and the environment step at which the run begins or goes on."""
-        self._logger, self._train = logger, config.train
-        self._last = step, time.monotonic()  # of the last block that had "fps"
-        self._pace = Pace(config.steps, config.train.eval_every)
-
-    def episode(
-        self, name: str, step: int, episodes: int, episode: Arrays, random: bool = False
-    ) -> None:
-        """Log an episode, "train" or "test", and how many were played for training until then.
-
-        `random` says that its actions were, as those of the first episodes are.
-        """
-        total, length = float(episode["reward"].sum()), len(episode["reward"]) - 1
-        values = {f"{name}/return": total, f"{name}/length": length, "episodes": episodes}
-        self._logger.scalars(step, values)
-        if name == "train":
-            count = self._random_count(step, episodes) if random else f"episode {episodes}"
-            text = f"step {step:,}  {count}  return {total:.1f}"
-            self._logger.progress(step, text + self._left(step))
-        else:
-            self._logger.say(f"evaluation at step {step:,}: return {total:.1f}")
-
-    def block(
-        self, step: int, history: Arrays, nonfinite_actions: int, times: Mapping[str, float]
-    ) -> None:
-        """Log the mean of each metric over a block of updates, and the speed until then."""
-        (last_step, last_time), now = self._last, time.monotonic()
-        values = means(history)
-        values["skipped_updates"] = history["skipped_updates"].sum()
-        values["nonfinite_actions"] = nonfinite_actions
-        values["expl_amount"] = self._train.expl_amount
-        if step > last_step:  # Else it is one more block after the same episodes.
-            values["fps"] = (step - last_step) / (now - last_time)
-            self._last = step, now
-        self._pace.block(step, now)
-        self._logger.scalars(step, values | times)
-
-    def _random_count(self, step: int, episodes: int) -> str:
-        """Say how many random episodes there are; more than were to be until they are enough."""
-        text = f"random episode {episodes}"
-        if episodes <= self._train.prefill:
-            return f"{text} of {self._train.prefill}"
-        steps = self._train.prefill_steps
-        return f"{text}, until step {steps:,}" if step < steps else text
-
-    def _left(self, step: int) -> str:
-        left = self._pace.left(step, time.monotonic())
-        return "" if left is None else f"  {self._pace.speed:.1f} steps/s  {clock(left)} left"
-
-
-def means(history: Arrays) -> dict[str, float]:
-    """Return the mean of each metric over the updates in which it was finite, nan without any."""
-    finite = {key: column[np.isfinite(column)] for key, column in history.items()}
-    return {key: float(values.mean()) if values.size else np.nan for key, values in finite.items()}
 
 
 def _open_metrics(path: Path, size: int | None) -> TextIO:

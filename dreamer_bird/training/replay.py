@@ -9,7 +9,8 @@ import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -168,11 +169,6 @@ class Replay:
 def prefetched(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
     """Yield `make(number)` for each number, made in a thread while the one before is used."""
     with ThreadPoolExecutor(1) as thread:
-        ready: Future[T] | None = None
-        for number in numbers:
-            coming = thread.submit(make, number)
-            if ready:
-                yield ready.result()
-            ready = coming
-        if ready:
+        coming = (thread.submit(make, number) for number in numbers)
+        for ready, _ in pairwise(chain(coming, [None])):  # by now the next one is being made
             yield ready.result()

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer_bird.config import Config
-from dreamer_bird.envs import EPISODE
+from dreamer_bird.envs import EPISODE, OBSERVATIONS
 from dreamer_bird.utils.tensorflow import uses_onednn
+
+
+def image_bytes(config: Config) -> int:
+    """Return the size of an image; that of a state, a small one, only the environment knows."""
+    return 3 * config.env.size**2 * ("image" in OBSERVATIONS[config.obs])
 
 
 def replay_steps(config: Config) -> int:

@@ -11,12 +11,12 @@ from dreamer_bird.config import Config
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import CheckpointError
 from dreamer_bird.training import checkpoint
-from dreamer_bird.training.collector import Collector
+from dreamer_bird.training.collector import Collector, OverlappingCollector
 from dreamer_bird.training.diagnostics import Diagnostics
 from dreamer_bird.training.distributed.team import Team
-from dreamer_bird.training.logger import Logger, Reporter
-from dreamer_bird.training.overlap import OverlappingCollector
+from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.replay import Replay
+from dreamer_bird.training.reporter import Reporter
 from dreamer_bird.training.resources import introduction
 from dreamer_bird.training.watchdog import Streak
 from dreamer_bird.training.writers import open_writers
@@ -147,11 +147,11 @@ class ResumableRun:
     def _introduce(self) -> None:
         saved = *self.agent.named_variables().values(), *self.collector.copied_weights.values()
         weights = sum(v.shape.num_elements() * v.dtype.size for v in saved)
-        spaces = self.eval_env.observation_space.values()
+        spaces = self.eval_env.facts.observation_space.values()
         frame = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in spaces)
         for line in introduction(self.config, self.logdir, frame, weights):
             self.logger.say(line)
-        for note in self.eval_env.notes:
+        for note in self.eval_env.facts.notes:
             self.logger.say(f"note: {note}")
         if self.step:
             self.logger.say(f"resumed at step {self.step:,}")

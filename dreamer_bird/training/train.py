@@ -50,7 +50,8 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
         stack.enter_context(_no_refusals())
-        limit = config.env.time_limit or eval_env.time_limit  # not to keep: the environment's own
+        # Not to keep: the environment's own.
+        limit = config.env.time_limit or eval_env.facts.time_limit
         config = config.replace(env={**config.env, "time_limit": limit})
         run = Run(config, logdir, team, envs, eval_env, check)
         stack.enter_context(run.logger)
@@ -156,13 +157,9 @@ class Run(ResumableRun):
         train, replay = self.config.train, self.replay
         if self.episodes < train.prefill or self.step < train.prefill_steps:
             return False
-        joined = self._joins_episodes and replay.steps >= self.config.replay.length
+        # Where episodes may end early, a sequence may begin in one and end in the next.
+        joined = may_terminate(self.config.task) and replay.steps >= self.config.replay.length
         return joined or replay.holds_a_sequence
-
-    @property
-    def _joins_episodes(self) -> bool:
-        """Whether a sequence may begin in one episode and end in the next."""
-        return may_terminate(self.config.task)
 
     def update(self) -> None:
         """Train for a block of updates, and log their means."""
@@ -203,7 +200,8 @@ class Run(ResumableRun):
     def _draw(self, update: int) -> dict[str, tf.Tensor]:
         """Return the batch of an update, on the device."""
         rng = seeds.generator(self.config.seed, "replay", update)
-        draw = self.replay.sample_joined if self._joins_episodes else self.replay.sample
+        joins = may_terminate(self.config.task)
+        draw = self.replay.sample_joined if joins else self.replay.sample
         batch = draw(self.config.replay.batch, rng)
         # Several devices take their parts from the host's memory.
         several = self.team.strategy.num_replicas_in_sync > 1

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dreamer_bird.utils.files import replacing
 
+FRAMES_PER_SECOND = 25  # of an episode
 SIZE = 256  # pixels at least, of a video to look at: players blur what they enlarge themselves
 
 

@@ -6,12 +6,12 @@ import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dreamer_bird.config import Config
 from dreamer_bird.errors import ConfigError
@@ -64,67 +64,60 @@ class TensorBoard:
         self._writer.close()
 
 
-class WeightsAndBiases:
-    """A run of Weights & Biases, whose own variables say where and whether online."""
+class Service(NamedTuple):
+    """A run of a service: its id there, what logs the scalars of a step, and what ends it."""
 
-    def __init__(self, config: Config, logdir: Path, run_id: str | None):
-        """Begin a run, or go on with the one of that id."""
-        import wandb
-
-        self._run = wandb.init(
-            id=run_id,
-            resume="allow",
-            dir=str(logdir),
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=_name(config),
-            config=config.flatten(),
-            settings=wandb.Settings(console="off", quiet=True),
-        )
-        self.id = self._run.id
-        # A run that goes on writes some steps again, which the service's own steps do not allow.
-        self._run.define_metric("*", step_metric="env_step")
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the scalars of a step."""
-        self._run.log({"env_step": step, **values})
-
-    def close(self) -> None:
-        """End the run."""
-        self._run.finish()
+    id: str
+    log: Callable[[int, Mapping[str, float]], None]
+    close: Callable[[], None]
 
 
-class MLflow:
-    """A run of MLflow, whose own variables say where."""
+def _wandb(config: Config, logdir: Path, run_id: str | None) -> Service:
+    """Begin a run of Weights & Biases, whose own variables say where and whether online.
 
-    def __init__(self, config: Config, logdir: Path, run_id: str | None):
-        """Begin a run, or go on with the one of that id."""
-        import mlflow
+    Or go on with the one of that id.
+    """
+    import wandb
 
-        self._entities, self._client = mlflow.entities, mlflow.MlflowClient()
-        if run_id:
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            named = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-            found = self._client.get_experiment_by_name(named)
-            number = found.experiment_id if found else self._client.create_experiment(named)
-            run_id = self._client.create_run(number, run_name=_name(config)).info.run_id
-            settings = config.flatten().items()
-            params = [mlflow.entities.Param(key, str(value)) for key, value in settings]
-            self._client.log_batch(run_id, params=params)
-        self.id = run_id
+    run = wandb.init(
+        id=run_id,
+        resume="allow",
+        dir=str(logdir),
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        name=_name(config),
+        config=config.flatten(),
+        settings=wandb.Settings(console="off", quiet=True),
+    )
+    # A run that goes on writes some steps again, which the service's own steps do not allow.
+    run.define_metric("*", step_metric="env_step")
+    return Service(run.id, lambda step, values: run.log({"env_step": step, **values}), run.finish)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the scalars of a step."""
-        now, metric = int(1000 * time.time()), self._entities.Metric
+
+def _mlflow(config: Config, logdir: Path, run_id: str | None) -> Service:
+    """Begin a run of MLflow, whose own variables say where, or go on with the one of that id."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if run_id:
+        client.update_run(run_id, status="RUNNING")
+    else:
+        named = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        found = client.get_experiment_by_name(named)
+        number = found.experiment_id if found else client.create_experiment(named)
+        run_id = client.create_run(number, run_name=_name(config)).info.run_id
+        settings = config.flatten().items()
+        params = [mlflow.entities.Param(key, str(value)) for key, value in settings]
+        client.log_batch(run_id, params=params)
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        now, metric = int(1000 * time.time()), mlflow.entities.Metric
         metrics = [metric(key, value, now, step) for key, value in values.items()]
-        self._client.log_batch(self.id, metrics=metrics)
+        client.log_batch(run_id, metrics=metrics)
 
-    def close(self) -> None:
-        """End the run."""
-        self._client.set_terminated(self.id)
+    return Service(run_id, log, lambda: client.set_terminated(run_id))
 
 
-SERVICES = {"wandb": WeightsAndBiases, "mlflow": MLflow}
+SERVICES = {"wandb": _wandb, "mlflow": _mlflow}
 
 
 class Background:

@@ -41,7 +41,8 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     than the main one, to which signals belong, only `request_stop` stops.
     """
     received: list[int] = []
-    left = threading.Event()
+    end = threading.Timer(grace, lambda: os._exit(128 + received[0]))
+    end.daemon = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
@@ -56,13 +57,9 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
                     os._exit(128 + byte[0])
                 received.append(byte[0])
                 if len(received) == 1:
-                    threading.Thread(target=end, daemon=True).start()
+                    end.start()
                     with suppress(OSError, ValueError):  # who started the run may be gone
                         print("stopping; interrupt again to stop at once", file=sys.stderr)
-
-    def end() -> None:
-        if not left.wait(grace):
-            os._exit(128 + received[0])
 
     threading.Thread(target=watch, daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
@@ -72,7 +69,7 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
             yield check
     finally:
         _pipes.remove(writer)
-        left.set()
+        end.cancel()
         os.close(writer)
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
 from dreamer_bird.utils.signals import request_stop
@@ -55,16 +55,13 @@ def surviving_streams() -> Iterator[None]:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, _open_nowhere(number))
-    before = sys.stdout, sys.stderr
-    for stream in before:
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
             stream.reconfigure(errors="replace")
-    sys.stdout, sys.stderr = Outlet(sys.stdout, for_reader=True), Outlet(sys.stderr)
-    try:
+    outlets = Outlet(sys.stdout, for_reader=True), Outlet(sys.stderr)
+    with redirect_stdout(outlets[0]), redirect_stderr(outlets[1]):
         yield
         sys.stdout.flush()
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 def _open_nowhere(number: int) -> TextIO:

@@ -105,7 +105,7 @@ def test_a_repeat_of_one_pools_nothing():
 def test_the_task_is_64_by_64_in_colour_with_the_minimal_actions():
     with EnvWorker("probe", environment("atari_pong", time_limit=40)) as env:
         assert env.spec == Spec({"image": (64, 64, 3)}, 6, discrete=True)
-        assert env.action_space == OneHot(6)
+        assert env.facts.action_space == OneHot(6)
         image = env.reset(7)["image"]
         frame = emulator("pong", 7, noops_of(7))[1]
         np.testing.assert_array_equal(
@@ -113,14 +113,14 @@ def test_the_task_is_64_by_64_in_colour_with_the_minimal_actions():
         )
         assert np.any(image[..., 0] != image[..., 1])
         rng = np.random.default_rng(0)
-        ends = [env.step(random_action(env.action_space, rng))[2:] for _ in range(10)]
+        ends = [env.step(random_action(env.facts.action_space, rng))[2:] for _ in range(10)]
         assert ends == [(False, False)] * 9 + [(False, True)]
 
 
 def test_a_game_is_whole_by_default_and_takes_arguments_of_the_emulator():
     make = environment("atari_pong", kwargs="{obs_type: grayscale, difficulty: 1}")
     with EnvWorker("probe", make) as env:
-        assert env.time_limit == 108_000
+        assert env.facts.time_limit == 108_000
         image = env.reset(7)["image"]
         assert np.all(image == image[..., :1]) and image.std() > 5
     make = environment("atari_pong", kwargs="frameskip: 2")

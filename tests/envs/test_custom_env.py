@@ -289,7 +289,7 @@ def test_whatever_gymnasium_can_make_is_made_and_drawn(folder, name, kwargs, bri
     with EnvWorker("probe", environment(f"gym_creators:Made/{name}-v0", kwargs=kwargs)) as env:
         image = env.reset(0)["image"]
         assert np.all(image == bright) if bright else image.std() > 5
-        assert env.time_limit == 7
+        assert env.facts.time_limit == 7
 
 
 def test_a_creator_that_lacks_an_argument_is_told_of_the_flag(folder):
@@ -321,7 +321,7 @@ def test_an_episode_ends_at_its_own_limit_unless_a_flag_sets_another(folder):
             action, steps, ended = np.zeros(1, np.float32), 0, False
             while not ended:
                 steps, ended = steps + 1, env.step(action)[3]
-            return steps, env.time_limit, env.notes
+            return steps, env.facts.time_limit, env.facts.notes
 
     assert play("limits:limited") == (7, 7, ())
     assert play("limits:limited", action_repeat=2) == (4, 7, ())

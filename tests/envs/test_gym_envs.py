@@ -120,7 +120,7 @@ def test_pixels_are_rendered_in_a_worker(task, spec):
     with EnvWorker("probe", make) as env:
         assert env.spec == spec
         first = env.reset(1)
-        action = random_action(env.action_space, np.random.default_rng(0))
+        action = random_action(env.facts.action_space, np.random.default_rng(0))
         second, _, *ends = env.step(action)
         assert ends == [False, False]
         assert first["image"].std() > 5

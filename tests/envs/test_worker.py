@@ -104,8 +104,8 @@ def wait_until_gone(pid, seconds=5.0):
 
 def test_an_episode_passes_through_unchanged():
     with worker() as env:
-        assert env.observation_space == Counter.observation_space
-        assert env.action_space == Counter.action_space
+        assert env.facts.observation_space == Counter.observation_space
+        assert env.facts.action_space == Counter.action_space
         np.testing.assert_array_equal(env.reset(7)["count"], [7, 0])
         ends = []
         for step in range(1, 5):

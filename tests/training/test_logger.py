@@ -8,9 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from dreamer_bird.config import load
-from dreamer_bird.training import logger as logger_module
-from dreamer_bird.training.logger import Logger, Reporter
+from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.writers import TensorBoard
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -148,60 +146,3 @@ def test_logs_shorter_than_the_checkpoint_knows_go_on_in_a_line_of_their_own(tmp
     logger.close()
     last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last) == {"step": 6, "a": 6}
-
-
-class Told:
-    """A logger that keeps what it is told."""
-
-    def __init__(self):
-        self.lines, self.shown = [], []
-
-    def scalars(self, step, values):
-        self.lines.append({"step": step} | values)
-
-    def progress(self, step, text):
-        self.shown.append(text)
-
-
-@pytest.fixture
-def now(monkeypatch):
-    """The time, as whoever reports it reads it."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(logger_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
-
-
-EPISODE = {"reward": np.array([0, 1, 30.2])}
-HISTORY = {"model_loss": np.ones(2), "skipped_updates": np.zeros(2)}
-
-
-def test_lines_tell_random_episodes_and_promise_nothing_before_updates_were_timed(now):
-    told = Told()
-    prefill = {"train.prefill": 1, "train.prefill_steps": 2500}
-    reporter = Reporter(told, load({"steps": 10_000, "train.eval_every": 5000, **prefill}), step=0)
-    for number in (1, 2, 3):
-        reporter.episode("train", 1000 * number, number, EPISODE, random=True)
-    now.seconds += 60
-    reporter.block(3000, HISTORY, 0, {})
-    for number in (4, 5):
-        reporter.episode("train", 1000 * number, number, EPISODE)
-        now.seconds += 50
-        reporter.block(1000 * number, HISTORY, 0, {})
-    assert told.shown == [
-        "step 1,000  random episode 1 of 1  return 31.2",
-        "step 2,000  random episode 2, until step 2,500  return 31.2",
-        "step 3,000  random episode 3  return 31.2",  # until they hold a sequence
-        "step 4,000  episode 4  return 31.2",
-        "step 5,000  episode 5  return 31.2  20.0 steps/s  0:05:00 left",
-    ]
-
-
-def test_a_block_has_the_steps_a_second_since_the_last_that_had_them(now):
-    told = Told()
-    reporter = Reporter(told, load({}), step=2000)  # a run that goes on within its blocks
-    for step, seconds in [(2000, 7), (4000, 13), (4000, 50), (4000, 50), (6000, 100), (7000, 40)]:
-        now.seconds += seconds
-        reporter.block(step, HISTORY, 0, {})
-    speeds = [line.get("fps") for line in told.lines]
-    assert speeds == [None, 2000 / 20, None, None, 2000 / 200, 1000 / 40]
-    assert all(line["model_loss"] == 1 for line in told.lines)

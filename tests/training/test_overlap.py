@@ -98,6 +98,16 @@ def test_several_environments_play_ahead(make_run):
     assert left(one)[1:] == left(two)[1:]
 
 
+def test_a_checkpoint_without_a_copy_as_import_writes_them_has_the_policy_itself_play(make_run):
+    run = make_run(**OVERLAP)
+    run.collect()
+    run.update()
+    run.collector.restore_copy({}, None)
+    learned = run.agent.named_variables()
+    for name, copy in run.collector.copied_weights.items():
+        np.testing.assert_array_equal(copy.numpy(), learned[name].numpy())
+
+
 def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run, tmp_path):
     run = make_run(**OVERLAP)
     run.collect()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import EPISODE, OBSERVATIONS
+from dreamer_bird.envs import EPISODE
 from dreamer_bird.envs.rendering import mend
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import resources
@@ -60,7 +60,7 @@ class Case:
     def __init__(self, config: Config, settings: list[str]):
         """Take the settings twice: resolved, and as they were given."""
         self.config, self.settings = config, settings
-        self.frame_bytes = 3 * config.env.size**2 * ("image" in OBSERVATIONS[config.obs])
+        self.frame_bytes = resources.image_bytes(config)
         self.learner_bytes = self.worker_bytes = self.checkpoint_bytes = 0.0  # until tried
         self.hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
 
@@ -265,19 +265,11 @@ def _disk(case: Case) -> Finding:
     return Finding(text, full if free < most else "")
 
 
-PARTS = {
-    "python": _python,
-    "packages": _packages,
-    "logdir": _logdir,
-    "cores": _cores,
-    "gpu": _gpu,
-    "tensorflow": _tensorflow,
-    "precision": _precision,
-    "training": _training,
-    "rendering": _rendering,
-    "memory": _memory,
-    "disk": _disk,
-}
+_EXAMINED = (
+    *(_python, _packages, _logdir, _cores, _gpu, _tensorflow),
+    *(_precision, _training, _rendering, _memory, _disk),
+)
+PARTS = {examine.__name__[1:]: examine for examine in _EXAMINED}
 
 
 def _holder(logdir: Path) -> str:

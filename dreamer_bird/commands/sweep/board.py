@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamer_bird.commands.sweep.plan import STATES, Run
-from dreamer_bird.training.pace import clock
+from dreamer_bird.training.reporter import clock
 
 REPORT = 60.0  # seconds between lines on all runs, where there is no table
 REFRESH = 2.0  # seconds between readings of the logs, for the table

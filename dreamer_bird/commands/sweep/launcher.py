@@ -9,7 +9,7 @@ from types import ModuleType
 
 from dreamer_bird.commands.sweep import node
 from dreamer_bird.commands.sweep.board import Board
-from dreamer_bird.commands.sweep.machines import Share, one_line
+from dreamer_bird.commands.sweep.machines import Share, first_line
 from dreamer_bird.commands.sweep.plan import Run
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.signals import Stopped
@@ -56,7 +56,7 @@ class Launcher:
             self._stop()
             raise
         except self._ray.exceptions.RayError as error:
-            reason = f"Ray failed, and the runs are told to save: {one_line(error)}"
+            reason = f"Ray failed, and the runs are told to save: {first_line(error)}"
             raise RunError(reason) from None
 
     def _submit(self, run: Run) -> None:
@@ -79,7 +79,7 @@ class Launcher:
             status, reason = self._ray.get(task)
         except self._ray.exceptions.RayError as error:  # the node or Ray's process is lost
             # If the run still lives, it learns that from its standard input, saves and ends.
-            status, reason, pause = 1, f"{type(error).__name__}: {one_line(error)}", ENDING
+            status, reason, pause = 1, f"{type(error).__name__}: {first_line(error)}", ENDING
         if status == BAD_SETTINGS:  # after a failure: the lost try still holds the logdir
             pause = ENDING
         if status == 0:

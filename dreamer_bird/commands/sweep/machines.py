@@ -108,7 +108,7 @@ def machines_of(ray: ModuleType) -> list[Machine]:
     return [Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in resources if "CPU" in has]
 
 
-def one_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of what an error says, or what kind it is."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -130,8 +130,8 @@ def _connect(ray: ModuleType, address: str | None, this: Machine, folder: str) -
             ray.init(log_to_driver=False, logging_level="error", **options)
     except Exception as error:  # no room, a wrong port, another version of Ray: of many kinds
         if not address:
-            raise RunError(f"Ray cannot start here: {one_line(error)}") from None
-        reason = (getattr(error, "strerror", None) or one_line(error)).rstrip(".")
+            raise RunError(f"Ray cannot start here: {first_line(error)}") from None
+        reason = (getattr(error, "strerror", None) or first_line(error)).rstrip(".")
         wary = address != "auto" and "Ray" in reason
         hint = "; if the cluster wants a token: RAY_AUTH_MODE=token" * wary
         raise RunError(f"--address {address}: {reason}{hint}") from None

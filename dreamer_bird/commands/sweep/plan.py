@@ -12,12 +12,11 @@ from statistics import median
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.checkpoint import load_header, newest_first
 from dreamer_bird.training.logdir import check_logdir
-from dreamer_bird.training.pace import clock
-from dreamer_bird.training.resources import disk_bytes, replay_bytes
+from dreamer_bird.training.reporter import clock
+from dreamer_bird.training.resources import disk_bytes, image_bytes, replay_bytes
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
 
@@ -61,11 +60,6 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """The files of its checkpoints, newest first."""
         return newest_first(self.logdir / "checkpoints")
-
-    @property
-    def frame_bytes(self) -> int:
-        """The size of an image; that of a state, a small one, only the environment knows."""
-        return 3 * self.config.env.size**2 * ("image" in OBSERVATIONS[self.config.obs])
 
     def is_complete(self) -> bool:
         """Return whether the newest readable checkpoint is that of the run's end.
@@ -150,7 +144,7 @@ def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
     else:
         yield "time: not known, since no run has a log yet; `bench --part run` measures the speed"
 
-    each = max(replay_bytes(run.config, run.frame_bytes) for run in todo)
+    each = max(replay_bytes(run.config, image_bytes(run.config)) for run in todo)
     text = f"memory: {each / 1e9:.2f} GB for the images in a run's replay when it is full"
     if at_once:
         free, _ = machine.free_memory()
@@ -158,7 +152,8 @@ def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
     yield f"{text} (`doctor` measures what a run takes besides)"
 
     saved = [path.stat().st_size for run in runs for path in run.checkpoints]
-    most = sum(disk_bytes(run.config, run.frame_bytes, max(saved, default=0)) for run in todo)
+    configs, largest = [run.config for run in todo], max(saved, default=0)
+    most = sum(disk_bytes(config, image_bytes(config), largest) for config in configs)
     besides = "logs and videos" if saved else "checkpoints, logs and videos"
     free = shutil.disk_usage(nearest_existing(todo[0].logdir)).free
     yield f"disk: {most / 1e9:.2f} GB at most besides {besides}; {free / 1e9:.1f} GB are free"

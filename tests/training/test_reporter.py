@@ -1,9 +1,13 @@
-"""How fast a run is and what is left of it, with clocks that are made up."""
+"""What is told of a run, how fast it is and what is left of it, with clocks that are made up."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dreamer_bird.training.pace import Pace, clock
+from dreamer_bird.config import load
+from dreamer_bird.training import reporter as reporter_module
+from dreamer_bird.training.reporter import Pace, Reporter, clock
 
 EVERY, WINDOW, STEPS = 1000, 10_000, 1_000_000
 BLOCK, EVALUATION = 50.0, 150.0  # seconds of an episode with its updates, and of an evaluation
@@ -113,3 +117,60 @@ def test_a_run_that_never_evaluates_looks_back_on_a_thousand_intervals():
 )
 def test_a_time_in_words(seconds, text):
     assert clock(seconds) == text
+
+
+class Told:
+    """A logger that keeps what it is told."""
+
+    def __init__(self):
+        self.lines, self.shown = [], []
+
+    def scalars(self, step, values):
+        self.lines.append({"step": step} | values)
+
+    def progress(self, step, text):
+        self.shown.append(text)
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The time, as whoever reports it reads it."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(reporter_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+EPISODE = {"reward": np.array([0, 1, 30.2])}
+HISTORY = {"model_loss": np.ones(2), "skipped_updates": np.zeros(2)}
+
+
+def test_lines_tell_random_episodes_and_promise_nothing_before_updates_were_timed(now):
+    told = Told()
+    prefill = {"train.prefill": 1, "train.prefill_steps": 2500}
+    reporter = Reporter(told, load({"steps": 10_000, "train.eval_every": 5000, **prefill}), step=0)
+    for number in (1, 2, 3):
+        reporter.episode("train", 1000 * number, number, EPISODE, random=True)
+    now.seconds += 60
+    reporter.block(3000, HISTORY, 0, {})
+    for number in (4, 5):
+        reporter.episode("train", 1000 * number, number, EPISODE)
+        now.seconds += 50
+        reporter.block(1000 * number, HISTORY, 0, {})
+    assert told.shown == [
+        "step 1,000  random episode 1 of 1  return 31.2",
+        "step 2,000  random episode 2, until step 2,500  return 31.2",
+        "step 3,000  random episode 3  return 31.2",  # until they hold a sequence
+        "step 4,000  episode 4  return 31.2",
+        "step 5,000  episode 5  return 31.2  20.0 steps/s  0:05:00 left",
+    ]
+
+
+def test_a_block_has_the_steps_a_second_since_the_last_that_had_them(now):
+    told = Told()
+    reporter = Reporter(told, load({}), step=2000)  # a run that goes on within its blocks
+    for step, seconds in [(2000, 7), (4000, 13), (4000, 50), (4000, 50), (6000, 100), (7000, 40)]:
+        now.seconds += seconds
+        reporter.block(step, HISTORY, 0, {})
+    speeds = [line.get("fps") for line in told.lines]
+    assert speeds == [None, 2000 / 20, None, None, 2000 / 200, 1000 / 40]
+    assert all(line["model_loss"] == 1 for line in told.lines)
