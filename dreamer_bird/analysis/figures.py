@@ -107,7 +107,7 @@ def _draw_curves(
         panel.fill_between(
             rows["at"], rows["low"], rows["high"], color=look.colour, alpha=0.18, linewidth=0
         )
-    panel.set_xlim(0, table["at"].max() or 1)
+    panel.set_xlim(0, 1.02 * table["at"].max() or 1)  # room for half of the last marker
 
 
 def _draw_published(panel: Axes, task: str) -> None:

@@ -70,7 +70,7 @@ _AXIS_TITLES = {
     "confidence_correlation": "rank correlation of confidence and error",
     "prior_ent": "prior entropy (nats)",
     "post_ent": "posterior entropy (nats)",
-    "action_ent": "policy entropy (nats)",
+    "action_ent": "entropy of the action (nats)",
     "policy_entropy": "policy entropy (nats)",
     "confidence_mean": "confidence weight",
     "fps": "environment steps/s",
@@ -115,8 +115,11 @@ def axis_title(key: str | None) -> str:
 
 
 def task_title(task: str) -> str:
-    """Return a task's name as it is written: "Hopper Stand" for dmc_hopper_stand, gym's EnvId."""
-    if task.startswith("gym_"):
+    """Return a task's name as it is written: "Hopper Stand" for dmc_hopper_stand, gym's EnvId.
+
+    The `module:factory` of an environment of one's own stays as it is.
+    """
+    if task.startswith("gym_") or ":" in task:
         return task.removeprefix("gym_")
     return task.removeprefix("dmc_").replace("_", " ").title()
 

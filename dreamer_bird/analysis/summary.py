@@ -167,15 +167,22 @@ def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) ->
 def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
     """Return the `steps` that the mean curve takes to a `score`, and the `seeds` that reach it.
 
-    `ratio`: the steps of the reference over those of the method, so above 1 it needs fewer.
+    `ratio`: the steps of the reference over those of the method, so above 1 it needs fewer. Where
+    a curve begins above the score it took `at_most` those steps, and there is no ratio.
     """
     steps = steps_to_reach(row.mean, score)
     alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
-    told = {"score": score, "steps": _known(steps), "ratio": None}
+    told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": _begins(row, score)}
     told["seeds"] = None if row.published else int(np.isfinite(alone).sum())
-    if reference and row is not reference and steps > 0:
+    begins = told["at_most"] or (reference and _begins(reference, score))
+    if reference and row is not reference and steps > 0 and not begins:
         told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
     return told
+
+
+def _begins(row: _Row, score: float) -> bool:
+    """Return whether a method's mean curve begins at or above a score."""
+    return bool(row.mean.value[0] >= score)
 
 
 def _published_at(curve: PublishedCurve, step: int, width: int) -> Spread:

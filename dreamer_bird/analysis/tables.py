@@ -136,9 +136,10 @@ def _reach(task: dict, against: str | None) -> Part:
 
 def _reached(reach: dict, method: dict) -> str:
     rounded = reach["steps"] and float(f"{reach['steps']:.3g}")
+    at_most = "<=" if reach["at_most"] else ""
     ratio = "" if reach["ratio"] is None else f" x{reach['ratio']:.2f}"
     seeds = "" if reach["seeds"] is None else f" ({reach['seeds']}/{method['seeds']})"
-    return steps(rounded) + ratio + seeds
+    return at_most + steps(rounded) + ratio + seeds
 
 
 def _difference(difference: dict) -> Part:

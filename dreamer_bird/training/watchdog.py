@@ -38,7 +38,8 @@ class Streak:
             raise DivergedError(
                 f"training diverged: {self.length} {self._of} in a row were not finite and not "
                 f"used, {self.first} first; the last checkpoint is intact, and if it is of half "
-                "precision, --precision float32 may go on from it"
+                "precision, --precision float32 may go on from it; else try a smaller --model.lr "
+                "in a new --logdir"
             )
 
 

@@ -41,7 +41,7 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     than the main one, to which signals belong, only `request_stop` stops.
     """
     received: list[int] = []
-    end = threading.Timer(grace, lambda: os._exit(128 + received[0]))
+    end = threading.Timer(grace, lambda: _end_unsaved(grace, 128 + received[0]))
     end.daemon = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -59,7 +59,7 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
                 if len(received) == 1:
                     end.start()
                     with suppress(OSError, ValueError):  # who started the run may be gone
-                        print("stopping; interrupt again to stop at once", file=sys.stderr)
+                        print("stopping; Ctrl-C stops at once", file=sys.stderr)
 
     threading.Thread(target=watch, daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
@@ -71,6 +71,14 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
         _pipes.remove(writer)
         end.cancel()
         os.close(writer)
+
+
+def _end_unsaved(grace: float, status: int) -> None:
+    with suppress(OSError, ValueError):
+        told = f"ended unsaved, since an operation took longer than {grace:g} s"
+        print(f"{told}; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager

@@ -39,14 +39,15 @@ def test_a_panel_shows_methods_and_published_results():
     for score in published_scores(TASK):
         assert set(lines[style.score_label(score)].get_ydata()) == {score.score}
     assert {"D4PG, 100M steps", "A3C, 100M steps, from states", "PlaNet, 1M steps"} < set(lines)
-    assert panel.get_xlim() == (0, 100_000)
+    assert panel.get_xlim() == pytest.approx((0, 102_000))  # the last marker is whole
     assert panel.get_title() == "Cartpole Swingup"
     assert panel.get_ylabel() == "return"
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert sorted(labels) == sorted([*lines, "Dreamer, published (5 seeds)"])
     figure.draw_without_rendering()
-    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["0", "50k", "100k"]
+    ticks = [tick.get_text() for tick in panel.get_xticklabels() if tick.get_position()[0] <= 102e3]
+    assert ticks == ["0", "50k", "100k"]
 
 
 def test_what_a_method_observes_is_told_beside_its_name():

@@ -102,7 +102,10 @@ def test_steps_in_words(step, text):
 
 @pytest.mark.parametrize(
     ("task", "title"),
-    [("dmc_hopper_stand", "Hopper Stand"), ("gym_CartPole-v1", "CartPole-v1")],
+    [
+        *(("dmc_hopper_stand", "Hopper Stand"), ("gym_CartPole-v1", "CartPole-v1")),
+        ("my_module:Point", "my_module:Point"),
+    ],
 )
 def test_titles_of_tasks_are_their_names(task, title):
     assert style.task_title(task) == title

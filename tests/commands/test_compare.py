@@ -67,6 +67,15 @@ def test_the_numbers_of_lines_of_known_slope(tree, compare):
     assert [item["steps"] for item in dreamer["reach"]] == pytest.approx([25e3, 50e3, 100e3])
     assert [item["seeds"] for item in dreamer["reach"]] == [2, 2, 1]
     assert [item["ratio"] for item in dreamer["reach"]] == [None] * 3
+    # What lies below where a curve begins was reached at some step before, so there is no ratio.
+    (least,) = (
+        method["reach"]
+        for method in compare(tree, "--scores", "0", "--against", "dreamer")["tasks"][0]["methods"][
+            :1
+        ]
+    )
+    assert (least[0]["ratio"], least[0]["at_most"]) == (None, True)
+    assert not any(item["at_most"] for item in bird["reach"])
 
 
 def test_across_tasks_and_seeds(tree, compare):
@@ -124,7 +133,8 @@ def test_steps_without_data_and_scores_never_reached_are_null(tree, compare):
     told = compare(tree, "--at", "5e4,9e5", "--scores", "5000", "--no-baselines")
     bird = told["tasks"][0]["methods"][0]
     assert bird["values"][1] == {"mean": None, "std": None, "seeds": 0}
-    assert bird["reach"] == [{"score": 5000, "steps": None, "ratio": None, "seeds": 0}]
+    never = {"steps": None, "ratio": None, "seeds": 0, "at_most": False}
+    assert bird["reach"] == [{"score": 5000, **never}]
     assert told["across"]["tasks"] == []
 
 
