@@ -72,6 +72,7 @@ def assert_skipped(found):
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
+@pytest.mark.long
 def test_two_replicas_share_the_mean_image_and_the_steps_drawn(tmp_path):
     drawn = (
         "--model.standardize",
@@ -85,12 +86,14 @@ def test_two_replicas_share_the_mean_image_and_the_steps_drawn(tmp_path):
     assert_same_updates(two, one)
 
 
-@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_share_discrete_actions_and_joined_episodes(replicas, tmp_path):
     one, several = updates(tmp_path, f"1,{replicas}", *ENDING)
     assert_same_updates(several, one)
 
 
+@pytest.mark.long
 def test_the_free_nats_are_those_of_the_whole_batch(tmp_path):
     """One part's divergence is below them, the other's and the whole one's above."""
     flags = ("--variant", "dreamer", "--obs", "state")

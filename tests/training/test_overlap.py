@@ -165,7 +165,7 @@ def left(run):
     return logged, weights, episodes
 
 
-@pytest.mark.parametrize("variant", ["bird", "planet"])
+@pytest.mark.parametrize("variant", ["bird", pytest.param("planet", marks=pytest.mark.long)])
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(make_run, variant):
     """Stopped every so many agent steps and updates, in the thread that plays or the main one."""
     flags = {"steps": 6 * 24, "train.save_every": 24, "train.eval_every": 48, **OVERLAP}

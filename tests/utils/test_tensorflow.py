@@ -51,7 +51,7 @@ def threads(flags: str, cores: int | None = None) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the names of threads")
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_tensorflow_starts_as_many_threads_as_it_is_told(count):
     assert threads(f"--threads {count}") == [count, count, count]
     # A setting counts for more than the share that a sweep gives a run by this variable.
