@@ -191,7 +191,7 @@ class Run(ResumableRun):
         seed = seeds.stateless(self.config.seed, "train", self.updates)
         traces, start = self.agent.traces, time.perf_counter()
         if self.agent.compiled and not traces:
-            self.logger.say("XLA compiles the update: on a GPU that takes minutes, once a start")
+            self.logger.say("XLA compiles the update: on a GPU that takes minutes")
         metrics = self.agent.train_step(batch, seed)
         if self.agent.compiled and self.agent.traces > traces:
             self.logger.say(f"XLA compiled the update in {time.perf_counter() - start:.1f} s")

@@ -79,7 +79,7 @@ def test_a_step_is_timed_in_a_process_of_its_own_and_what_fails_there_is_one_lin
     given = str(tmp_path), [*SMALL, "--precision=float32"], False, 2
     found = trials.in_process("time_steps", 200, *given)
     assert 0 < found["step_s_median"] < found["first_step_s"] and found["flops_share"] > 0
-    assert found["profile"][0].startswith("failed: the profile has no GPU in it: the driver")
+    assert found["profile_error"].startswith("the profile has no GPU in it: the driver")
     with pytest.raises(RunError, match=r"^no answer within 0 s$"):
         trials.in_process("look_around", 0.1)
 
@@ -281,7 +281,8 @@ def test_a_new_gpu_has_more_formats_and_float32_means_tf32_there(examine):
 
 def test_what_fails_is_a_line_and_the_others_go_on(examine):
     def time_steps(folder, words, tf32):
-        return RunError("no libdevice") if words[-1] == "true" else STEP
+        failed = {"profile": [], "profile_error": "the profile has no GPU in it"}
+        return RunError("no libdevice") if words[-1] == "true" else STEP | failed
 
     def compare_updates(folder, words, reference, other):
         same = {"losses": {"model_loss": 0.0}, "gradients": {"rssm": 0.0}}
@@ -294,6 +295,7 @@ def test_what_fails_is_a_line_and_the_others_go_on(examine):
     status, text = texts(check, "step")["cpu float32, XLA"]
     assert status == "FAIL" and text.startswith("no libdevice (")
     assert check.found["flags"] == "--precision float16 --xla false"
+    assert texts(check, "profile")["an update"] == ("FAIL", "the profile has no GPU in it")
     assert texts(check, "run")["soft_bird"][0] == "OK"
 
 

@@ -170,6 +170,6 @@ def test_a_compiled_update_tells_its_time_each_time_that_it_is_traced(make_run, 
     for _ in range(3):
         run._update_by({})
     first, *compiled = told
-    assert first == "XLA compiles the update: on a GPU that takes minutes, once a start"
+    assert first == "XLA compiles the update: on a GPU that takes minutes"
     assert len(compiled) == 2
     assert all(re.fullmatch(r"XLA compiled the update in \d+\.\d s", line) for line in compiled)

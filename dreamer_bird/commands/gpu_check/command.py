@@ -173,8 +173,9 @@ def modes_of(capability: tuple[int, int], first: str) -> list[Mode]:
 def name_machine(check: Check, seen: Mapping) -> None:
     """Say what the GPU and its driver are, and what renders."""
     with suppress(RunError):
-        check.found["driver"] = [gpu._asdict() for gpu in machine.gpus()]
-        check.workers = _room(*machine.gpus()[:1])
+        gpus = machine.gpus()
+        check.found["driver"] = [gpu._asdict() for gpu in gpus]
+        check.workers = _room(*gpus[:1])
     drivers = [gpu["driver"] for gpu in check.found.get("driver", [])] or ["unknown"]
     packages = {}
     for name in ("nvidia-cudnn-cu12", "nvidia-cuda-runtime-cu12", "nvidia-nccl-cu12"):
@@ -265,6 +266,8 @@ def choose(
     check.add("flags", "for training", "OK", check.found["flags"])
     for line in step["profile"]:
         check.add("profile", "an update", "OK", line)
+    if "profile_error" in step:
+        check.add("profile", "an update", "FAIL", step["profile_error"])
     if run:
         besides = (1 - run["share_train"]) / run["env_steps_per_s"]
         updates = RUN["train.updates"] / RUN["train.every"]  # to an environment step
@@ -274,10 +277,8 @@ def choose(
 
 def overflow(check: Check, words: list[str], device: str, xla: str) -> None:
     """Have an update overflow in float16 on a device, plain or compiled."""
-    what, child = (
-        f"float16{_xla(xla)}",
-        _child("provoke_overflow", check.folder, [*words, "--xla", xla], device),
-    )
+    what = f"float16{_xla(xla)}"
+    child = _child("provoke_overflow", check.folder, [*words, "--xla", xla], device)
     if found := check.run("overflow", what, child):
         text = "skipped, loss scale {scale:.2g} -> {scale_after:.2g}; the next update is made"
         check.add("overflow", what, "OK", text.format(**found), found)

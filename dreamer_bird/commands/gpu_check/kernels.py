@@ -43,23 +43,24 @@ def summary(space: "XSpace", steps: int, wall_ms: float) -> list[str]:
         )
     plane = planes[0]
     names = {key: each.name for key, each in plane.event_metadata.items()}
-    spans, kernels, copies, copied = [], Counter(), Counter(), 0
+    spans, kernels, copies = [], Counter(), []
     # The other lines of a plane say again, by operation or module, what the streams did.
     for line in (line for line in plane.lines if line.name.startswith("Stream")):
         for event in line.events:
             name, ms = names[event.metadata_id], event.duration_ps / 1e9
             begin = line.timestamp_ns / 1e6 + event.offset_ps / 1e9
             spans.append((begin, begin + ms))
-            is_copy = name.lower().startswith(_COPIES)
-            copied += is_copy
-            (copies if is_copy else kernels)[name] += ms
+            if name.lower().startswith(_COPIES):
+                copies.append(ms)
+            else:
+                kernels[name] += ms
     busy, total = _covered(spans), max(sum(kernels.values()), 1e-9)
+    launched = max(len(spans) - len(copies), 1)
     top = (f"{name[:40]} {ms / total:.0%}" for name, ms in kernels.most_common(TOP))
     return [
         f"an update computes for {busy / steps:.2f} ms on the GPU",
-        f"in {(len(spans) - copied) / steps:,.0f} kernels, "
-        f"{1000 * total / max(len(spans) - copied, 1):.0f} us each",
-        f"and {copied / steps:,.0f} copies and fills, {sum(copies.values()) / steps:.2f} ms",
+        f"in {launched / steps:,.0f} kernels, {1000 * total / launched:.0f} us each",
+        f"and {len(copies) / steps:,.0f} copies and fills, {sum(copies) / steps:.2f} ms",
         f"most time: {', '.join(top)}",
         f"the GPU waited {1 - busy / wall_ms:.0%} of the time, while profiling slowed the host",
     ]
