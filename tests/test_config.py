@@ -202,9 +202,13 @@ def test_bad_values_are_refused_by_name(key, value):
         ),
         ({"planner.candidates": 50}, "--planner.elites 100: at most --planner.candidates 50"),
         ({"model.conv_act": "gelu"}, "--model.conv_act gelu: unknown; did you mean elu?"),
-        (
-            {"env.kwargs": "goal"},
-            "--env.kwargs goal: must be a mapping in JSON or YAML: '{goal: 3, noise: [0.1, 0.2]}'",
+        *(
+            (
+                {"env.kwargs": text},
+                f"--env.kwargs {text}: must be a mapping in JSON or YAML, with a space after each "
+                "colon: '{goal: 3, noise: [0.1, 0.2]}'",
+            )
+            for text in ("goal", "{goal:3}")
         ),
         (
             {"env.camera": "1", "task": "gym_CartPole-v1"},

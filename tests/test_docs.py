@@ -31,6 +31,8 @@ def test_the_site_is_built_strictly(tmp_path):
     settings = text(tmp_path / "settings.html").splitlines()
     assert set(RULES) <= set(settings)
     assert str(load().objective.horizon) == settings[settings.index("objective.horizon") + 1]
+    page = (tmp_path / "settings.html").read_text()
+    assert "<td>dmc_&lt;domain&gt;_&lt;task&gt;, gym_&lt;EnvId&gt;, " in page
     assert "what the last call returned; None where an episode begins" in text(
         tmp_path / "library.html"
     )

@@ -1,5 +1,6 @@
 """Hooks of MkDocs: pages from outside of docs/, and the settings as configs.yaml explains them."""
 
+import html
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,6 +62,6 @@ def settings_tables() -> Iterator[str]:
 def _table(title: str, head: Sequence[str], rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield from (f"## {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|")
     for code, text in rows:
-        literal = re.sub("[_*|<]", r"\\\g<0>", text)
+        literal = re.sub("[_*|]", r"\\\g<0>", html.escape(text, quote=False))
         yield f"| `{code}` | {literal} |"
     yield ""

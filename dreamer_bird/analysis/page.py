@@ -115,8 +115,7 @@ def _sections(
             f"Distance of latent states predicted open-loop from those inferred. {spread}.",
             list(_panels(bands(runs, "model_error", "std"), looks, "model error")),
         )
-    runs = [log for log in logs if log.curves.keys() >= set(_CONFIDENCE)]
-    if runs:
+    if runs := list(filter(_weighs, logs)):
         yield Section(
             "confidence",
             "Confidence weights",
@@ -124,6 +123,14 @@ def _sections(
             "greatest; means over seeds.",
             list(_panels(_confidence(runs), looks, "confidence weight")),
         )
+
+
+def _weighs(log: Log) -> bool:
+    """Tell whether a run's rollouts weigh differently: all weigh 1 without confidence weights."""
+    if not log.curves.keys() >= set(_CONFIDENCE):
+        return False
+    _, low, high = (log.curves[key].value for key in _CONFIDENCE)
+    return bool(low.min() < high.max())
 
 
 def _confidence(logs: Sequence[Log]) -> pd.DataFrame:

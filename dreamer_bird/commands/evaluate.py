@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
     for name, found in results.items():
         spread = f"standard deviation {found['std']:.1f}, of {flags.episodes} episodes"
         say(f"{name} {found['mean']:.1f}, {spread}")
+    if flags.video:
+        say(str(flags.video))
     if flags.json:
         identity = {name: config[name] for name in ("task", "variant", "precision")}
         identity |= {"logdir": str(flags.logdir), "step": snapshot.step, "run_seed": config.seed}

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.spaces.utils import flatdim, flatten
 from PIL import Image
 
-from dreamer_bird.envs.images import as_image, kind_of, stack_problem
+from dreamer_bird.envs.images import as_image, kind_of, looks_like_image, stack_problem
 from dreamer_bird.envs.spaces import ENV_STEPS, OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
@@ -149,6 +149,10 @@ class Adapter(gymnasium.Env):
         for path, space in images.items():
             if "image" in self._wanted and (space.dtype, space.shape[-1]) != (np.uint8, 3):
                 yield f"{_title(path)}, {space.dtype} {space.shape}, is seen as an image"
+        for path, space in self._vectors.items():
+            if looks_like_image(space):
+                what = f"{_title(path)}, {space.dtype} {space.shape}, is no image"
+                yield f"{what}, which is uint8 or of a Box with bounds within [0, 1]"
         if "state" in self._wanted:
             for path in self._fields["text"]:
                 yield f"{_title(path)} is text and left out"

@@ -69,9 +69,14 @@ def read_kwargs(text: str) -> dict[str, Any]:
             arguments = YAML(typ="safe", pure=True).load(text)
         except YAMLError:
             arguments = None
-    if isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments):
+    named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
+    # To YAML {goal:3} is a name without a value.
+    if named and not any(":" in key and value is None for key, value in arguments.items()):
         return arguments
-    raise ValueError("must be a mapping in JSON or YAML: '{goal: 3, noise: [0.1, 0.2]}'")
+    raise ValueError(
+        "must be a mapping in JSON or YAML, with a space after each colon: "
+        "'{goal: 3, noise: [0.1, 0.2]}'"
+    )
 
 
 def make_with(

@@ -26,6 +26,14 @@ def kind_of(space: gymnasium.Space) -> str:
     return "stack" if is_whole or (large >= 2 and len(shape) > 2) else "vector"
 
 
+def looks_like_image(space: gymnasium.Space) -> bool:
+    """Tell whether a vector has the shape of an image in colour or grey, but not its numbers."""
+    if not isinstance(space, Box) or len(space.shape) != 3:
+        return False
+    large = sum(side >= _LEAST for side in space.shape)
+    return large == 2 and (space.shape[2] in (1, 3) or space.shape[0] in (1, 3))
+
+
 def stack_problem(title: str, space: Box) -> str:
     """Say why a stack of images cannot be seen, and what can be done."""
     return (

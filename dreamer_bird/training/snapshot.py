@@ -35,7 +35,7 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
     """Read a run's settings and its newest readable checkpoint, or those in `file`.
 
     Changes nothing in the logdir, in which the run may go on meanwhile. Raises ConfigError where
-    there is no run or no checkpoint, CheckpointError where the checkpoint is of another run.
+    there is no run or no checkpoint, or a checkpoint of another run.
     """
     if not logdir.is_dir():
         raise ConfigError(f"--logdir {logdir}: no such folder")
@@ -99,7 +99,8 @@ def _read_config(logdir: Path) -> Config:
     # What a resumed run may change, a run of before may lack.
     missing = [key for key in RULES if key not in {*settings, *RESUMABLE, *NEWER}]
     if missing:
-        raise ConfigError(f"{path}: lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}")
+        lacks = f"lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}"
+        raise ConfigError(f"{path}: {lacks}: another version of this program saved it")
     try:
         return load(settings)
     except ConfigError as error:

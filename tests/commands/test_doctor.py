@@ -115,6 +115,19 @@ def test_an_opengl_that_is_set_and_does_not_work(tmp_path):
     assert state.returncode == 0 and state.stdout.endswith(" an agent step, without OpenGL\n")
 
 
+def test_an_environment_that_ignores_its_seed(tmp_path):
+    code = (RUN.parent / "examples" / "point.py").read_text()
+    assert "super().reset(seed=seed)" in code
+    (tmp_path / "point.py").write_text(code)
+    (tmp_path / "unseeded.py").write_text(code.replace("reset(seed=seed)", "reset()"))
+    flags = ["--part", "rendering", "--obs", "state", "--task"]
+    assert run(*flags, "point:Point", cwd=tmp_path).stdout.startswith("OK")
+    result = run(*flags, "unseeded:Point", cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith("NOTE")
+    why = "; reset(seed=...) with one seed gave two episodes: no exact resume, and no evaluation"
+    assert why in result.stdout
+
+
 def test_a_machine_on_which_training_works(tmp_path):
     flags = ["--configs", "debug", "--logdir", str(tmp_path / "run"), "--precision", "float32"]
     result = run(*flags, cwd=tmp_path)

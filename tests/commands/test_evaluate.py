@@ -124,6 +124,7 @@ def test_the_return_is_that_of_the_episodes_shown(run, tmp_path, capsys, monkeyp
         f"bird on {TASK}, seed 0, at step 60",
         f"episode 1: {total}",
         f"{total}, standard deviation 0.0, of 1 episodes",
+        str(gif),
     ]
     frames = imageio.imread(gif, index=None)[:, ::4, ::4]  # enlarged to 256 pixels
     assert frames.shape == played[0]["image"].shape

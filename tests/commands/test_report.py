@@ -45,8 +45,9 @@ def _write_run(logdir, task, method, number, seed):
         for step in range(0, 100_001, 5000):
             row = {"step": step, "test/return": 100 * number + step / 1000 + seed}
             row["model_error"] = 2 - step / 1e5
-            if method == "bird":
-                row |= {"confidence_mean": 1, "confidence_min": 0.25, "confidence_max": 1.75}
+            spread = 0.75 * (method == "bird")  # without weights all are 1
+            row |= {"confidence_mean": 1, "confidence_min": 1 - spread}
+            row |= {"confidence_max": 1 + spread}
             file.write(json.dumps(row) + "\n")
     settings = f"variant: {method}\ntask: {task}\nseed: {seed}\nactor:\n  lr: 8.0e-5\n"
     if (method, seed) == ("dreamer", 1):

@@ -381,6 +381,14 @@ class Dark(Probe):
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
 
+@pytest.mark.parametrize(("shape", "told"), [((16, 16, 3), 1), ((3, 16, 16), 1), ((16, 16), 0)])
+def test_what_looks_like_an_image_but_has_other_numbers_is_told(shape, told):
+    space = Box(0, 255, shape, np.float32)
+    env = adapt(Probe(space, np.zeros(shape, np.float32), mode="rgb_array"), obs="state", size=16)
+    what = f"t: observation, float32 {shape}, is no image, which is uint8 or of a Box with bounds"
+    assert env.notes == [f"{what} within [0, 1]"] * told
+
+
 @pytest.mark.parametrize(
     ("space", "value", "image"),
     [

@@ -226,6 +226,9 @@ def _rendering(case: Case) -> Finding:
         advice = mend(frames.error, os.environ.get("MUJOCO_GL")) if "GL" in frames.error else ""
         return Finding(frames.error, advice, fatal=True)
     text = f"{frames.milliseconds:.1f} ms an agent step"
+    if not frames.repeats:
+        why = "reset(seed=...) with one seed gave two episodes"
+        return Finding(f"{text}; {why}", "no exact resume, and no evaluation is repeated")
     if not frames.renderer:
         return Finding(f"{text}, without OpenGL")
     text += f", {frames.backend}, {frames.renderer}"

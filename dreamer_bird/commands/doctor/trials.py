@@ -11,11 +11,14 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs import environment
 from dreamer_bird.envs.rendering import BACKENDS
 from dreamer_bird.errors import RunError
+from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.machine import memory_taken
 from dreamer_bird.utils.processes import cause_of_end, run_python
 from dreamer_bird.utils.tensorflow import use_threads
@@ -42,6 +45,7 @@ class Frames(NamedTuple):
     renderer: str  # as OpenGL calls itself, "" where nothing is rendered
     worker_bytes: float
     milliseconds: float  # an agent step
+    repeats: bool = True  # of one seed, the same episode
     error: str = ""
 
 
@@ -96,18 +100,25 @@ def try_environment(config: Config) -> Frames:
         from dreamer_bird.envs.worker import EnvWorker
 
         with EnvWorker("doctor", partial(_telling, make), config.worker.timeout) as env:
-            env.reset(0)
             action = env.spec.idle_action()
-            env.step(action)  # the first frame sets the renderer up
+            # The first frame sets the renderer up.
+            first, again = ([env.reset(0), env.step(action)[0]] for _ in range(2))
             start = time.perf_counter()
             for _ in range(STEPS):
                 _, _, terminated, truncated = env.step(action)
                 if terminated or truncated:
                     env.reset(0)
             milliseconds = 1000 * (time.perf_counter() - start) / STEPS
-            return Frames(*env.render(), milliseconds)
+            return Frames(*env.render(), milliseconds, all(map(_alike, first, again)))
     except (ImportError, RunError) as error:
-        return Frames("", "", 0, 0, error_line(str(error)))
+        return Frames("", "", 0, 0, error=error_line(str(error)))
+
+
+def _alike(first: Arrays, second: Arrays) -> bool:
+    """Tell whether two observations are equal, images but for what a GPU may round."""
+    return all(
+        np.allclose(first[key], second[key], rtol=0, atol=2 * (key == "image")) for key in first
+    )
 
 
 def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
