@@ -14,12 +14,12 @@ from dreamer_bird.analysis import style
 from dreamer_bird.analysis.artifacts import find_videos, settings_table
 from dreamer_bird.analysis.baselines import published_curves, published_scores
 from dreamer_bird.analysis.logs import Log
-from dreamer_bird.analysis.statistics import aggregate, bands
+from dreamer_bird.analysis.statistics import bands
 from dreamer_bird.analysis.summary import Question, compare_logs
 from dreamer_bird.analysis.tables import comparison_parts
 
 _BAND = "2E"  # opacity of a shaded area, as the last two digits of a colour
-_CONFIDENCE = ("confidence_mean", "confidence_min", "confidence_max")
+CONFIDENCE = "confidence_correlation"
 
 
 class Switch(NamedTuple):
@@ -115,29 +115,15 @@ def _sections(
             f"Distance of latent states predicted open-loop from those inferred. {spread}.",
             list(_panels(bands(runs, "model_error", "std"), looks, "model error")),
         )
-    if runs := list(filter(_weighs, logs)):
+    runs = [log for log in logs if CONFIDENCE in log.curves]
+    if runs:
         yield Section(
             "confidence",
-            "Confidence weights",
-            "Weights of the imagined rollouts in a batch: the mean, between the least and the "
-            "greatest; means over seeds.",
-            list(_panels(_confidence(runs), looks, "confidence weight")),
+            "Confidence",
+            "Rank correlation of the confidence in a prediction with its error: below 0 the model "
+            f"errs less where it is confident. {spread}.",
+            list(_panels(bands(runs, CONFIDENCE, "std"), looks, "confidence correlation")),
         )
-
-
-def _weighs(log: Log) -> bool:
-    """Tell whether a run's rollouts weigh differently: all weigh 1 without confidence weights."""
-    if not log.curves.keys() >= set(_CONFIDENCE):
-        return False
-    _, low, high = (log.curves[key].value for key in _CONFIDENCE)
-    return bool(low.min() < high.max())
-
-
-def _confidence(logs: Sequence[Log]) -> pd.DataFrame:
-    mean, low, high = (aggregate(logs, key) for key in _CONFIDENCE)
-    ends = low.merge(high, on=["task", "method", "step"], suffixes=("_low", "_high"))
-    table = mean.merge(ends, on=["task", "method", "step"])
-    return table.assign(low=table["mean_low"], high=table["mean_high"])
 
 
 def _panels(

@@ -30,7 +30,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three methods with two seeds on two tasks; bird alone has confidence weights and videos."""
+    """Three methods with two seeds on two tasks; bird alone has a confidence and videos."""
     folder = tmp_path_factory.mktemp("runs")
     for task in TASKS:
         for number, method in enumerate(METHODS):
@@ -45,9 +45,8 @@ def _write_run(logdir, task, method, number, seed):
         for step in range(0, 100_001, 5000):
             row = {"step": step, "test/return": 100 * number + step / 1000 + seed}
             row["model_error"] = 2 - step / 1e5
-            spread = 0.75 * (method == "bird")  # without weights all are 1
-            row |= {"confidence_mean": 1, "confidence_min": 1 - spread}
-            row |= {"confidence_max": 1 + spread}
+            if method == "bird":
+                row["confidence_correlation"] = -step / 1e5
             file.write(json.dumps(row) + "\n")
     settings = f"variant: {method}\ntask: {task}\nseed: {seed}\nactor:\n  lr: 8.0e-5\n"
     if (method, seed) == ("dreamer", 1):
@@ -112,7 +111,7 @@ def test_the_page_is_self_contained_and_accessible(page_file):
 
 def test_panels_hold_means_bands_and_published_results(page_file):
     plots = [d for d in Elements(page_file.read_text()).all("div") if "data-traces" in d]
-    assert len(plots) == 6  # returns, model error and confidence weights on two tasks
+    assert len(plots) == 6  # returns, model error and confidence on two tasks
     traces = {t["name"]: t for t in json.loads(plots[0]["data-traces"]) if "name" in t}
     assert list(traces) == [
         *("D4PG, 100M steps", "A3C, 100M steps, from states", "PlaNet, 1M steps"),
@@ -121,10 +120,10 @@ def test_panels_hold_means_bands_and_published_results(page_file):
     at = traces["Dreamer"]["x"].index(100_000)
     assert traces["Dreamer"]["y"][at] == pytest.approx(200.5)
     assert traces["Dreamer"]["customdata"][at] == pytest.approx([0.5, 2])
-    weights = json.loads(plots[4]["data-traces"])
-    assert {trace["legendgroup"] for trace in weights} == {"run bird"}
-    assert set(weights[0]["y"]) == {0.25, 1.75}
-    assert set(weights[1]["y"]) == {1}
+    correlation = json.loads(plots[4]["data-traces"])
+    assert {trace["legendgroup"] for trace in correlation} == {"run bird"}
+    _, line = correlation
+    assert line["y"] == pytest.approx([-step / 1e5 for step in line["x"]])
 
 
 def test_the_tables_are_those_of_compare(page_file, runs, capsys, monkeypatch):
