@@ -103,18 +103,18 @@ def having(logs: Iterable[Log], key: str | None = None) -> list[Log]:
 
 
 def _each(items: Iterable, read: Callable[[Any], Iterable[Log]]) -> list[Log]:
-    """Return what is read of all items; warn of each that is refused, or raise if all are."""
+    """Return what is read of all items; warn of each that is refused, or raise one if all are."""
     logs, problems = [], []
     for item in items:
         try:
             logs += read(item)
         except LogError as error:
             problems.append(str(error))
-    fatal = problems.pop() if problems and not logs else None
+    if problems and not logs:
+        more = f" ({len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise LogError(problems[0] + more)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    if fatal:
-        raise LogError(fatal)
     return logs
 
 
