@@ -7,7 +7,7 @@ PYTHON = $(VENV)/bin/python
 HAS_GPU = import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices('GPU'))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test gpu-check soak lint format docs clean venv rendering
+.PHONY: help run demo study test gpu-check soak lint format docs clean venv rendering
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,13 @@ run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed
 
 demo: rendering ## play a policy that learned cartpole swingup from pixels: returns, and demo.gif
 	"$(PYTHON)" run.py evaluate --logdir examples/bird-cartpole_swingup --episodes 3 --video demo.gif
+
+study: rendering ## compare three variants, five seeds each: tables, figures, a page; resumes (docs/paper.md)
+	"$(PYTHON)" run.py sweep --variants dreamer,bird,soft_bird --tasks dmc_cartpole_swingup --seeds 0..4 \
+	  --configs cpu --env.action_repeat 8 --steps 100000 --cpus-per-run 1 --logdir logdir/study $(ARGS)
+	"$(PYTHON)" run.py compare logdir/study --against dreamer
+	"$(PYTHON)" run.py plot logdir/study --outdir logdir/study/figures
+	"$(PYTHON)" run.py report logdir/study --out logdir/study/page
 
 test: rendering ## run the tests
 	"$(PYTHON)" -m pytest $(ARGS)

@@ -17,7 +17,7 @@ from dreamer_bird.commands.sweep import launcher, node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import Launcher
 from dreamer_bird.commands.sweep.machines import Machine, Share, at_once, share_of
-from dreamer_bird.commands.sweep.plan import Run, forecast, make_plan
+from dreamer_bird.commands.sweep.plan import PlannedRun, forecast, make_plan
 from dreamer_bird.config import load
 from dreamer_bird.errors import RunError
 from dreamer_bird.training import checkpoint
@@ -341,12 +341,12 @@ def test_progress_is_read_from_a_log_that_is_being_written(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines)
     tail = '\n{"step": 2000000, "fps": null, "test/return": null}\n{"step": 99, "tra'
     (tmp_path / "metrics.jsonl").write_text(text + tail)
-    run = Run(load({"logdir": str(tmp_path), "steps": 2_000_000 + 10_000}), [])
+    run = PlannedRun(load({"logdir": str(tmp_path), "steps": 2_000_000 + 10_000}), [])
     run.read_log()
     assert (run.step, run.last_return) == (2_000_000, 19_990.0)
     assert 1500 < run.fps < 2000
     assert run.seconds_left() == 10_000 / run.fps
-    new = Run(load({"logdir": str(tmp_path / "missing")}), [])
+    new = PlannedRun(load({"logdir": str(tmp_path / "missing")}), [])
     new.read_log()
     assert new.seconds_left() is None
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dreamer_bird.commands.sweep.plan import STATES, Run
+from dreamer_bird.commands.sweep.plan import STATES, PlannedRun
 from dreamer_bird.training.reporter import clock
 
 REPORT = 60.0  # seconds between lines on all runs, where there is no table
@@ -21,7 +21,7 @@ WIDTH = 100
 class Board:
     """Shows runs while they go on; a context, at whose end comes the table of all."""
 
-    def __init__(self, runs: Sequence[Run]):
+    def __init__(self, runs: Sequence[PlannedRun]):
         """Take all runs of the sweep, those that are done included."""
         self._runs = runs
         self._console = Console(highlight=False)
@@ -39,7 +39,7 @@ class Board:
         self._live.stop()
         self.summarize()
 
-    def changed(self, run: Run) -> None:
+    def changed(self, run: PlannedRun) -> None:
         """Tell of a run's new state."""
         run.read_log()
         self._say(f"{run.name}: {run.state}{f': {run.reason}' * bool(run.reason)}")

@@ -10,7 +10,7 @@ from types import ModuleType
 from dreamer_bird.commands.sweep import node
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.machines import Share, first_line
-from dreamer_bird.commands.sweep.plan import Run
+from dreamer_bird.commands.sweep.plan import PlannedRun
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.signals import Stopped
 
@@ -28,11 +28,11 @@ class Launcher:
         self._ray, self._share, self._retries, self._board = ray, share, retries, board
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
         self._task = ray.remote(**options)(node.train)
-        self._pending: dict[object, Run] = {}
-        self._later: dict[Run, float] = {}  # with the time from which each may go on
-        self._sizes: dict[Run, int] = {}  # of logs before the task writes in them
+        self._pending: dict[object, PlannedRun] = {}
+        self._later: dict[PlannedRun, float] = {}  # with the time from which each may go on
+        self._sizes: dict[PlannedRun, int] = {}  # of logs before the task writes in them
 
-    def train(self, runs: Sequence[Run], check: Callable[[], None]) -> None:
+    def train(self, runs: Sequence[PlannedRun], check: Callable[[], None]) -> None:
         """Train runs until each is done or has failed, and set their states as they change.
 
         `check` may raise Stopped: then all save and end first. Raises RunError if Ray fails.
@@ -59,7 +59,7 @@ class Launcher:
             reason = f"Ray failed, and the runs are told to save: {first_line(error)}"
             raise RunError(reason) from None
 
-    def _submit(self, run: Run) -> None:
+    def _submit(self, run: PlannedRun) -> None:
         command = [Path(sys.argv[0]).name, *run.flags]
         self._sizes[run] = _size(run.log)
         task = self._task.remote(command, os.getcwd(), str(run.log), self._share)
@@ -72,7 +72,7 @@ class Launcher:
         time.sleep(TICK)
         return []
 
-    def _settle(self, task: object, run: Run) -> None:
+    def _settle(self, task: object, run: PlannedRun) -> None:
         """Take over how a task has ended, and try its run again if it failed."""
         pause = 0.0
         try:
@@ -103,7 +103,7 @@ class Launcher:
             if run.state != "waiting":
                 self._change(run, "done" if run.is_complete() else "stopped")
 
-    def _change(self, run: Run, state: str, reason: str = "") -> None:
+    def _change(self, run: PlannedRun, state: str, reason: str = "") -> None:
         run.state, run.reason = state, reason
         self._board.changed(run)
 

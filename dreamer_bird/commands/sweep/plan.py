@@ -28,7 +28,7 @@ RETURNS = ("train/return", "test/return")
 
 
 @dataclass(eq=False)
-class Run:
+class PlannedRun:
     """One run: its settings, the flags with which `run.py` trains it, and how far it is."""
 
     config: Config
@@ -101,21 +101,21 @@ def make_plan(
     seeds: Iterable[int],
     settings: Sequence[str],
     logdir: Path,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """Return the runs, seed by seed, so that what is done first can be compared.
 
     `settings` are flags of training. Raises ConfigError for what no run could have, and for a
     folder that holds something else; creates nothing.
     """
     values, presets = parse_flags(settings)
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, PlannedRun] = {}
     for seed, task, variant in product(seeds, tasks, variants):
         chosen = {"task": task, "variant": variant, "seed": seed}
         config = load(values | chosen, presets)
         folder = Path(config.logdir).relative_to("logdir")  # as a run chooses it by itself
         chosen["logdir"] = str(logdir / folder)
         words = [str(word) for key, value in chosen.items() for word in (f"--{key}", value)]
-        run = Run(config.replace(logdir=chosen["logdir"]), [*settings, *words])
+        run = PlannedRun(config.replace(logdir=chosen["logdir"]), [*settings, *words])
         if run.logdir in runs:
             raise ConfigError(f"--tasks, --variants, --seeds: {run.name} would be there twice")
         check_logdir(run.config)
@@ -126,7 +126,7 @@ def make_plan(
     return list(runs.values())
 
 
-def forecast(runs: Sequence[Run], at_once: int | None) -> Iterator[str]:
+def forecast(runs: Sequence[PlannedRun], at_once: int | None) -> Iterator[str]:
     """Yield lines on the time, memory and disk that the runs that are waiting will take.
 
     `at_once` is how many go on side by side, None where a cluster decides that.
