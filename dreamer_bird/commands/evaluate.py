@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, check_output, whole
+from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import start_worker
-from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
-from dreamer_bird.training.video import FRAMES_PER_SECOND, write_video
+from dreamer_bird.training.snapshot import Snapshot, build_quietly, film, play, read_snapshot
+from dreamer_bird.training.video import FRAMES_PER_SECOND, SIZE, write_video
+from dreamer_bird.utils.files import Arrays
 
 VIDEOS = (".mp4", ".gif")
 WITH_VALUE = "cem-value"
@@ -29,9 +31,10 @@ def main(arguments: list[str]) -> int:
     if flags.planner == WITH_VALUE and "value/hout/bias" not in snapshot.arrays:
         raise ConfigError(f"--planner {WITH_VALUE}: {config.variant} has no value; choose cem")
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
-    returns, images = play_episodes(flags, snapshot, say)
+    returns, episodes = play_episodes(flags, snapshot, say)
     if flags.video:
-        write_video(flags.video, np.concatenate(images), FRAMES_PER_SECOND)
+        images = film_episodes(flags, snapshot, episodes)
+        write_video(flags.video, images, FRAMES_PER_SECOND)
     results = {name: _summary(values) for name, values in returns.items()}
     for name, found in results.items():
         spread = f"standard deviation {found['std']:.1f}, of {flags.episodes} episodes"
@@ -49,13 +52,13 @@ def main(arguments: list[str]) -> int:
 
 def play_episodes(
     flags: Namespace, snapshot: Snapshot, say: Callable[[str], None]
-) -> tuple[dict[str, list[float]], list[np.ndarray]]:
-    """Return the returns of the policy, `return`, and those of plans, `planned`, and the videos.
+) -> tuple[dict[str, list[float]], list[tuple[int, Arrays]]]:
+    """Return the returns of the policy, `return`, and of plans, `planned`, and the episodes.
 
-    Both play from the same seeds. Without `--planner` there are no plans, without `--video` none of
-    the videos `[T, H, W, 3]`.
+    Both play from the same seeds. Without `--planner` there are no plans. Each episode comes with
+    its number, from which its seed follows.
     """
-    returns, images = defaultdict(list), []
+    returns, episodes = defaultdict(list), []
     with start_worker(snapshot.config, "evaluate") as env:
         agents = {"return": build_quietly(snapshot)}
         if flags.planner:
@@ -63,14 +66,24 @@ def play_episodes(
             agents["planned"].plan(with_value=flags.planner == WITH_VALUE)
         for number in range(flags.episodes):
             for name, agent in agents.items():
-                episode = play(agent, env, flags.seed, number, frames=bool(flags.video))
+                episode = play(agent, env, flags.seed, number)
                 returns[name].append(float(episode["reward"].sum()))
-                if flags.video and "frame" not in episode:  # the worker has warned why
-                    raise RunError(f"--video {flags.video}: not written")
-                images += [episode["frame"]] if flags.video else []
+                episodes.append((number, episode))
             told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in returns.items())
             say(f"episode {number + 1}: {told}")
-    return returns, images
+    return returns, episodes
+
+
+def film_episodes(
+    flags: Namespace, snapshot: Snapshot, episodes: list[tuple[int, Arrays]]
+) -> np.ndarray:
+    """Return images `[T, H, W, 3]` of all episodes, larger than the agent sees them."""
+    try:
+        with start_worker(snapshot.config, "video", max(SIZE, snapshot.config.env.size)) as env:
+            films = [film(env, flags.seed, number, episode) for number, episode in episodes]
+    except WorkerError as error:
+        raise RunError(f"--video {flags.video}: not written: {error}") from None
+    return np.concatenate(films)
 
 
 def _summary(returns: list[float]) -> dict[str, object]:

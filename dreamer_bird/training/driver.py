@@ -16,9 +16,13 @@ from dreamer_bird.utils.timer import Stopwatch
 Act = Callable[[Arrays, Any, int], tuple[np.ndarray, Any]]
 
 
-def start_worker(config: Config, name: str) -> EnvWorker:
-    """Start a worker of that name with the environment of a run; does not wait for it."""
-    make = environment(config.task, obs=config.obs, **config.env)
+def start_worker(config: Config, name: str, size: int | None = None) -> EnvWorker:
+    """Start a worker of that name with the environment of a run; does not wait for it.
+
+    Its images have `size` pixels a side, those of the run's settings if None.
+    """
+    settings = {**config.env, "size": size or config.env.size}
+    make = environment(config.task, obs=config.obs, **settings)
     return EnvWorker(name, make, config.worker.timeout)
 
 

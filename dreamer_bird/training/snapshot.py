@@ -78,7 +78,7 @@ def build_quietly(snapshot: Snapshot) -> "Agent":
     return build_agent(snapshot)
 
 
-def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = False) -> Arrays:
+def play(agent: "Agent", env: EnvWorker, seed: int, number: int) -> Arrays:
     """Return an episode of the policy's mode, as `collect_episodes` does.
 
     All of it follows from the weights, the seed and the number of the episode.
@@ -87,8 +87,30 @@ def play(agent: "Agent", env: EnvWorker, seed: int, number: int, frames: bool = 
     def act(obs: Arrays, state: Any, t: int) -> tuple[np.ndarray, Any]:
         return agent.act(obs, state, seeds.stateless(seed, "evaluate policy", number, t), False)
 
-    start = seeds.integer(seed, "evaluate environment", number)
-    return collect_episodes([env], act, [start], Stopwatch(), frames)[0]
+    return collect_episodes([env], act, [_start(seed, number)], Stopwatch())[0]
+
+
+def film(env: EnvWorker, seed: int, number: int, episode: Arrays) -> np.ndarray:
+    """Return images `[T + 1, H, W, 3]` of an episode of `play`, whose actions are taken again.
+
+    `env` may show it larger than the agent saw it. Warns where it does not earn the same, as one
+    whose episodes do not follow from the seed. Raises WorkerError where nothing can be rendered.
+    """
+    env.reset(_start(seed, number))
+    images, rewards = [env.render()], [0.0]
+    for action in episode["action"][1:]:
+        _, reward, terminated, truncated = env.step(action)
+        images.append(env.render())
+        rewards.append(reward)
+        if terminated or truncated:
+            break
+    if len(rewards) != len(episode["reward"]) or not np.allclose(rewards, episode["reward"]):
+        warnings.warn("the video is of other episodes: one seed gives different ones", stacklevel=2)
+    return np.stack(images)
+
+
+def _start(seed: int, number: int) -> int:
+    return seeds.integer(seed, "evaluate environment", number)
 
 
 def _read_config(logdir: Path) -> Config:

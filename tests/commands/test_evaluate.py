@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import imageio.v3 as imageio
 import numpy as np
@@ -16,7 +17,7 @@ from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
-from dreamer_bird.training.snapshot import build_agent, play, read_snapshot
+from dreamer_bird.training.snapshot import build_agent, film, play, read_snapshot
 
 TASK = "dmc_cartpole_balance"
 
@@ -126,9 +127,43 @@ def test_the_return_is_that_of_the_episodes_shown(run, tmp_path, capsys, monkeyp
         f"{total}, standard deviation 0.0, of 1 episodes",
         str(gif),
     ]
-    frames = imageio.imread(gif, index=None)[:, ::4, ::4]  # enlarged to 256 pixels
-    assert frames.shape == played[0]["image"].shape
-    assert np.abs(frames.astype(int) - played[0]["image"]).mean() < 10
+    frames = imageio.imread(gif, index=None)
+    assert frames.shape == (len(played[0]["image"]), 256, 256, 3)
+    # Drawn anew, finer than what the agent saw.
+    small = frames.reshape(-1, 64, 4, 64, 4, 3).mean((2, 4))
+    assert np.abs(small - played[0]["image"]).mean() < 10
+    assert (frames[:, ::4] != frames[:, 1::4]).any()
+
+
+class Replayed:
+    """An environment whose rewards are those given, whatever is done."""
+
+    def __init__(self, rewards):
+        self.rewards, self.taken, self.seeds = list(rewards), [], []
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+
+    def step(self, action):
+        self.taken.append(action)
+        ends = len(self.taken) == len(self.rewards)
+        return {}, self.rewards[len(self.taken) - 1], False, ends
+
+    def render(self):
+        return np.full((2, 2, 3), len(self.taken), np.uint8)
+
+
+def test_an_episode_is_filmed_by_its_actions_and_another_one_is_told():
+    episode = {"action": np.arange(4.0)[:, None], "reward": np.float32([0, 1, 2, 3])}
+    env = Replayed([1, 2, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = film(env, 7, 0, episode)
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(env.taken, episode["action"][1:])
+    for rewards in ([1, 2, 4], [1, 2]):
+        with pytest.warns(UserWarning, match="one seed gives different ones"):
+            film(Replayed(rewards), 7, 0, episode)
 
 
 def test_the_agent_has_the_weights_of_the_checkpoint(run):
