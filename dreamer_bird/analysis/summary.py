@@ -109,11 +109,17 @@ def _warn_of_short(logs: list[Log], key: str | None) -> None:
 
 
 def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
-    known = {row.name: None for task in tasks for row in task.rows}
-    for name in (against, f"{against} (published)"):
-        if name is None or name in known:
-            return name
-    raise LogError(f"--against {against}: {nearest(against, known)}")
+    """Return the method meant: of that name, or with what it observes behind it, or published."""
+    rows = {row.name: row for task in tasks for row in task.rows}
+    if against is None or against in rows:
+        return against
+    alike = [name for name in rows if name.startswith(f"{against} (")]
+    own = [name for name in alike if not rows[name].published]
+    if len(own) > 1:
+        raise LogError(f"--against {against}: choose from {', '.join(map(repr, own))}")
+    if alike:
+        return (own or alike)[0]
+    raise LogError(f"--against {against}: {nearest(against, rows)}")
 
 
 def _describe(task: _Task, question: Question, against: str | None) -> dict:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dreamer_bird.analysis.logs import LogError
 from dreamer_bird.analysis.summary import Question, compare_logs
 
 STEPS = range(0, 100_001, 1000)
@@ -22,6 +23,14 @@ def test_a_published_curve_stands_in_for_a_method_without_logs(make_log):
     assert bird["reach"][-1]["score"] == 722.8
     assert bird["reach"][-1]["steps"] == pytest.approx(5000 + 100_000 * 722.8 / 500, abs=1)
     assert bird["reach"][-1]["ratio"] == pytest.approx(305_000 / bird["reach"][-1]["steps"])
+
+
+def test_the_method_that_others_are_compared_with_may_go_without_what_it_observes(make_log):
+    logs = [make_log(ramp(1)), make_log(ramp(2), method="dreamer (32x32)")]
+    assert compare_logs(logs, Question(against="dreamer"))["against"] == "dreamer (32x32)"
+    logs.append(make_log(ramp(3), method="dreamer (state)"))
+    with pytest.raises(LogError, match=r"choose from 'dreamer \(32x32\)', 'dreamer \(state\)'$"):
+        compare_logs(logs, Question(against="dreamer"))
 
 
 def test_between_published_points_there_is_a_mean_but_no_deviation(make_log):
