@@ -36,7 +36,7 @@ def test_the_site_is_built_strictly(tmp_path):
     assert "what the last call returned; None where an episode begins" in text(
         tmp_path / "library.html"
     )
-    assert "BIRD (NeurIPS 2020)" in text(tmp_path / "index.html")
+    assert "BIRD (Bridging Imagination and Reality, NeurIPS 2020)" in text(tmp_path / "index.html")
 
 
 def test_a_broken_link_fails(tmp_path):
