@@ -19,7 +19,7 @@ from dreamer_bird.analysis.summary import Question, compare_logs
 from dreamer_bird.analysis.tables import comparison_parts
 
 _BAND = "2E"  # opacity of a shaded area, as the last two digits of a colour
-CONFIDENCE = "confidence_correlation"
+_CONFIDENCE = "confidence_correlation"
 
 
 class Switch(NamedTuple):
@@ -115,14 +115,14 @@ def _sections(
             f"Distance of latent states predicted open-loop from those inferred. {spread}.",
             list(_panels(bands(runs, "model_error", "std"), looks, "model error")),
         )
-    runs = [log for log in logs if CONFIDENCE in log.curves]
+    runs = [log for log in logs if _CONFIDENCE in log.curves]
     if runs:
         yield Section(
             "confidence",
             "Confidence",
             "Rank correlation of the confidence in a prediction with its error: below 0 the model "
             f"errs less where it is confident. {spread}.",
-            list(_panels(bands(runs, CONFIDENCE, "std"), looks, "confidence correlation")),
+            list(_panels(bands(runs, _CONFIDENCE, "std"), looks, "confidence correlation")),
         )
 
 

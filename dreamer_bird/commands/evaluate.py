@@ -32,21 +32,19 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--planner {WITH_VALUE}: {config.variant} has no value; choose cem")
     say(f"{config.variant} on {config.task}, seed {config.seed}, at step {snapshot.step:,}")
     returns, episodes = play_episodes(flags, snapshot, say)
-    if flags.video:
-        images = film_episodes(flags, snapshot, episodes)
-        write_video(flags.video, images, FRAMES_PER_SECOND)
     results = {name: _summary(values) for name, values in returns.items()}
     for name, found in results.items():
         spread = f"standard deviation {found['std']:.1f}, of {flags.episodes} episodes"
         say(f"{name} {found['mean']:.1f}, {spread}")
-    if flags.video:
-        say(str(flags.video))
     if flags.json:
         identity = {name: config[name] for name in ("task", "variant", "precision")}
         identity |= {"logdir": str(flags.logdir), "step": snapshot.step, "run_seed": config.seed}
         if flags.planner:
             identity |= {"planner": flags.planner, "planned": results["planned"]}
         print(json.dumps(identity | {"seed": flags.seed} | results["return"], allow_nan=False))
+    if flags.video:  # last, so that the returns are told whatever becomes of it
+        write_video(flags.video, film_episodes(flags, snapshot, episodes), FRAMES_PER_SECOND)
+        say(str(flags.video))
     return 0
 
 
