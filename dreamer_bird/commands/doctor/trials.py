@@ -45,8 +45,8 @@ class Frames(NamedTuple):
     renderer: str  # as OpenGL calls itself, "" where nothing is rendered
     worker_bytes: float
     milliseconds: float  # an agent step
-    repeats: bool = True  # of one seed, the same episode
     error: str = ""
+    repeats: bool = True  # of one seed, the same episode
 
 
 def try_training(settings: list[str]) -> Probe:
@@ -109,9 +109,10 @@ def try_environment(config: Config) -> Frames:
                 if terminated or truncated:
                     env.reset(0)
             milliseconds = 1000 * (time.perf_counter() - start) / STEPS
-            return Frames(*env.render(), milliseconds, all(map(_alike, first, again)))
+            repeats = all(map(_alike, first, again))
+            return Frames(*env.render(), milliseconds, repeats=repeats)
     except (ImportError, RunError) as error:
-        return Frames("", "", 0, 0, error=error_line(str(error)))
+        return Frames("", "", 0, 0, error_line(str(error)))
 
 
 def _alike(first: Arrays, second: Arrays) -> bool:
