@@ -13,8 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Computes in C with the interpreter released, as TensorFlow does: Python's handlers must wait.
 SCRIPT = """
-import hashlib, sys
+import hashlib, signal, sys
 from dreamer_bird.utils.signals import Stopped, stopping
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 with stopping(grace={grace}) as check:
     print("ready", flush=True)
     try:
@@ -27,16 +28,25 @@ with stopping(grace={grace}) as check:
 """
 
 
-def start(grace=8, rounds=500_000):
-    line = [sys.executable, "-c", SCRIPT.format(grace=grace, rounds=rounds)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout.readline() == "ready\n"
-    return process
+@pytest.fixture
+def start():
+    """Starts the script; whatever becomes of the test, no process of it goes on."""
+    started = []
+
+    def begin(grace=8, rounds=500_000):
+        line = [sys.executable, "-c", SCRIPT.format(grace=grace, rounds=rounds)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+        assert started[-1].stdout.readline() == "ready\n"
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_at_the_next_check(number):
+def test_a_signal_stops_at_the_next_check(start, number):
     process = start()
     process.send_signal(number)
     out, error = process.communicate(timeout=10)
@@ -45,7 +55,7 @@ def test_a_signal_stops_at_the_next_check(number):
     assert error == "stopping; Ctrl-C stops at once\n"
 
 
-def test_a_second_interrupt_stops_at_once_a_second_termination_does_not():
+def test_a_second_interrupt_stops_at_once_a_second_termination_does_not(start):
     process = start()
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
@@ -60,7 +70,7 @@ def test_a_second_interrupt_stops_at_once_a_second_termination_does_not():
     assert (process.returncode, out) == (130, "")
 
 
-def test_a_process_that_cannot_reach_a_check_ends_after_the_grace():
+def test_a_process_that_cannot_reach_a_check_ends_after_the_grace(start):
     process = start(grace=0.5, rounds=200_000_000)
     process.send_signal(signal.SIGTERM)
     begun = time.monotonic()
