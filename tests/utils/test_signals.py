@@ -114,7 +114,7 @@ def test_afterwards_who_was_woken_by_signals_is_woken_again():
             signal.set_wakeup_fd(-1)
 
 
-def test_a_terminal_that_is_gone_changes_nothing():
+def test_a_terminal_that_is_gone_changes_nothing(start):
     process = start(rounds=200_000_000)
     process.stderr.close()
     process.send_signal(signal.SIGINT)
@@ -123,7 +123,7 @@ def test_a_terminal_that_is_gone_changes_nothing():
     assert process.wait(timeout=5) == 130
 
 
-def test_an_interrupt_after_a_termination_stops_at_once():
+def test_an_interrupt_after_a_termination_stops_at_once(start):
     process = start(rounds=200_000_000)
     process.send_signal(signal.SIGTERM)
     assert process.stderr.readline()
