@@ -19,9 +19,9 @@ def kind_of(space: gymnasium.Space) -> str:
         return "vector"
     shape, large = space.shape, sum(side >= _LEAST for side in space.shape)
     is_whole = space.dtype == np.uint8 and len(shape) == 3  # as most environments give them
-    if len(shape) == 3 and shape[2] in (1, 3) and all(shape) and (is_whole or large >= 2):
+    if is_whole and shape[2] in (1, 3) and all(shape):
         return "image"
-    if large == 2 and (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))):
+    if looks_like_image(space) or (large == 2 and len(shape) == 2):
         return "image"
     return "stack" if is_whole or (large >= 2 and len(shape) > 2) else "vector"
 
