@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
     elif name == "main":
         from dreamer_bird.cli import main as found
     elif name == "register":
-        from dreamer_bird.envs import register as found
+        from dreamer_bird.envs.custom import register as found
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found

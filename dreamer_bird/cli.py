@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import CONFIG_FILE, Config, load, show
-from dreamer_bird.envs import GAMES, SUITE
+from dreamer_bird.envs.tasks import GAMES, SUITE
 from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir

@@ -9,14 +9,14 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dreamer_bird.envs import (
+from dreamer_bird.envs.custom import read_kwargs
+from dreamer_bird.envs.tasks import (
     EPISODE,
     OBSERVATIONS,
     check_task,
     default_action_repeat,
     default_time_limit,
     may_terminate,
-    read_kwargs,
 )
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.files import replacing

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from dreamer_bird.config import CONFIG_FILE, NEWER, RULES, Config, differences, load
-from dreamer_bird.envs import TASKS
+from dreamer_bird.envs.tasks import TASKS
 from dreamer_bird.errors import ConfigError, nearest
 
 SOURCE = YAML(typ="safe", pure=True).load(CONFIG_FILE)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dreamer_bird.envs import GAMES, SUITE
+from dreamer_bird.envs.tasks import GAMES, SUITE
 
 UNKNOWN = "unknown"  # task of a log that neither a configuration nor the path tells
 

@@ -20,7 +20,7 @@ from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import Parser, parse_flags, whole
 from dreamer_bird.commands.updates import spec_of, time_actions, time_updates
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import EPISODE
+from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.processes import run_python

@@ -14,8 +14,8 @@ import numpy as np
 from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.pickles import read_arrays
 from dreamer_bird.config import RULES, Config, load
-from dreamer_bird.envs import EPISODE
 from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.driver import start_worker

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dreamer_bird.config import Config
-from dreamer_bird.envs import OBSERVATIONS
 from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 

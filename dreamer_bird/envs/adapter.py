@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.spaces.utils import flatdim, flatten
 from PIL import Image
 
-from dreamer_bird.envs.images import as_image, kind_of, looks_like_image, stack_problem
+from dreamer_bird.envs.images import FORMS, as_image, kind_of, looks_like_image
 from dreamer_bird.envs.spaces import ENV_STEPS, OneHot, checked_action
 from dreamer_bird.envs.tasks import OBSERVATIONS
 from dreamer_bird.errors import ConfigError
@@ -109,7 +109,10 @@ class Adapter(gymnasium.Env):
         self._image = None
         observation = {}
         if "image" in self._wanted:
-            observation["image"] = self._look()
+            try:
+                observation["image"] = self.render()
+            except ConfigError as error:  # before the first step
+                raise ConfigError(f"{error}{': --obs state' * bool(self._vectors)}") from error
         if "state" in self._wanted:
             values = [
                 flatten(space, reduce(getitem, path, self._observed))
@@ -118,18 +121,15 @@ class Adapter(gymnasium.Env):
             observation["state"] = np.concatenate(values).astype(np.float32)
         return observation
 
-    def _look(self) -> np.ndarray:
-        try:
-            return self.render()
-        except ConfigError as error:  # before the first step
-            raise ConfigError(f"{error}{': --obs state' * bool(self._vectors)}") from error
-
     def _why_not(self) -> str:
         """Say why what is wanted cannot be observed, "" if it can."""
         images, stacks = self._fields["image"], self._fields["stack"]
         if "image" in self._wanted or not self._vectors:
             for path, space in stacks.items():
-                return stack_problem(_title(path), space)
+                return (
+                    f"{_title(path)} is {space.dtype} {space.shape}: an image is {FORMS}; a stack "
+                    "of frames is undone, or flattened, in a factory (docs/environments.md)"
+                )
         if "image" in self._wanted and len(images) > 1:
             return f"{' and '.join(map(_title, images))} are images: one is the most"
         if "state" in self._wanted and not self._vectors:

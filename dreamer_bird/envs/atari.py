@@ -13,7 +13,7 @@ _STICKY = 0.25  # probability that a frame repeats the action before
 _MOST_NOOPS = 30  # frames
 
 
-class Atari(gymnasium.Env):
+class Atari(gymnasium.Wrapper):
     """A game with its minimal set of actions, in colour, uint8 `[height, width, 3]`.
 
     An agent step is `action_repeat` frames and shows the maximum of the last two, since things
@@ -24,35 +24,27 @@ class Atari(gymnasium.Env):
     def __init__(self, game: str, action_repeat: int = 4, **kwargs: Any):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it prints its name
         options = {"repeat_action_probability": _STICKY} | kwargs
-        self._env = ale_py.AtariEnv(game, frameskip=1, **options)
+        super().__init__(ale_py.AtariEnv(game, frameskip=1, **options))
         self._action_repeat = action_repeat
-        self.observation_space = self._env.observation_space
-        self.action_space = self._env.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start a game; given a seed, it depends on seed and actions alone."""
-        super().reset(seed=seed)
-        image, info = self._env.reset(seed=seed)
-        for _ in range(self.np_random.integers(1, _MOST_NOOPS, endpoint=True)):
-            image, _, *ends, info = self._env.step(0)
+        image, info = self.env.reset(seed=seed)
+        for _ in range(np.random.default_rng(seed).integers(1, _MOST_NOOPS, endpoint=True)):
+            image, _, *ends, info = self.env.step(0)
             if any(ends):
-                image, info = self._env.reset()
+                image, info = self.env.reset()
         return image, info
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Repeat an action until the game is over, and sum the rewards."""
-        frames, total, env_steps = deque(maxlen=2), 0.0, 0
+        frames, rewards = deque(maxlen=2), []
         for _ in range(self._action_repeat):
-            image, reward, *ends, info = self._env.step(action)
-            env_steps += 1
+            image, reward, *ends, info = self.env.step(action)
             frames.append(image)
-            total += reward
+            rewards.append(reward)
             if any(ends):
                 break
-        return np.max(frames, axis=0), total, *ends, {**info, ENV_STEPS: env_steps}
-
-    def close(self) -> None:
-        """Free the emulator."""
-        self._env.close()
+        return np.max(frames, axis=0), sum(rewards), *ends, {**info, ENV_STEPS: len(rewards)}

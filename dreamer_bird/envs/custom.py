@@ -57,18 +57,12 @@ def import_module_of(name: str) -> ModuleType:
 
 def read_kwargs(text: str) -> dict[str, Any]:
     """Return the arguments that JSON or YAML names; ValueError says what is wrong with it."""
-    import json
-
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from ruamel.yaml import YAML, YAMLError
 
     try:
-        arguments = json.loads(text)
-    except ValueError:
-        try:
-            arguments = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
-            arguments = None
+        arguments = YAML(typ="safe", pure=True).load(text)  # which reads JSON too
+    except YAMLError:
+        arguments = None
     named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
     # To YAML {goal:3} is a name without a value.
     if named and not any(":" in key and value is None for key, value in arguments.items()):
@@ -82,31 +76,16 @@ def read_kwargs(text: str) -> dict[str, Any]:
 def make_with(
     make: Callable[..., gymnasium.Env], arguments: Mapping[str, Any], *options: Mapping[str, Any]
 ) -> gymnasium.Env:
-    """Call `make` with these arguments and the first of these options that it takes, or none."""
-    for option in options:
+    """Call `make` with these arguments, the first of these options that it takes, and rendering."""
+    for option in (*options, {}):
         with suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return make(**{**option, **arguments})
+            return make(**{"render_mode": "rgb_array", **option, **arguments})
     return make(**arguments)
 
 
-def make_custom(
-    task: str, factory: Factory | None = None, arguments: Mapping[str, Any] = {}
-) -> gymnasium.Env:
-    """Call `factory`, or what the task `<module>:<factory>` names.
-
-    It is asked to render where it can be asked. Raises `ConfigError` if there is no such factory or
-    it returns anything else.
-    """
-    import gymnasium
-
-    env = make_with(factory or _load(task), arguments, {"render_mode": "rgb_array"})
-    if not isinstance(env, gymnasium.Env):
-        raise ConfigError(f"{task}: returned a {type(env).__name__} instead of a gymnasium.Env")
-    return env
-
-
-def _load(task: str) -> Factory:
+def find_factory(task: str) -> Factory:
+    """Return what the task `<module>:<factory>` names; `ConfigError` if there is no such thing."""
     module_name, _, name = task.partition(":")
     try:
         module = import_module_of(module_name)

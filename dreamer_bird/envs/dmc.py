@@ -1,5 +1,6 @@
 """Tasks of the DeepMind Control Suite. `MUJOCO_GL` must be set before this is imported."""
 
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -32,10 +33,12 @@ class DeepMindControl(gymnasium.Env):
         self, task: str, size: int, shadows: bool, camera: str | None, kwargs: dict[str, Any]
     ):
         name = task.removeprefix("dmc_").replace("ball_in_cup", "cup").replace("cup", "ball_in_cup")
-        self._env = _load(name, kwargs)
+        pair = next(pair for pair in suite.ALL_TASKS if "_".join(pair) == name)
+        # The suite's own models use deprecated MJCF, about which a user can do nothing.
+        logging.set_verbosity(logging.ERROR)
+        self._env = suite.load(*pair, task_kwargs={"time_limit": float("inf")} | kwargs)
         self._size, self._shadows = size, shadows
         self._camera_id = _camera_id(task, self._env, camera)
-        self._camera: Camera | None = None
         rate = round(1 / self._env.control_timestep())
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": rate}
         actions = self._env.action_spec()
@@ -66,10 +69,6 @@ class DeepMindControl(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """Return an image, uint8 `[size, size, 3]`; raise `RenderingError` without OpenGL."""
-        if self._camera is None:
-            if problem := opengl().problem:
-                raise RenderingError(problem)
-            self._camera = self._make_camera()
         # The camera returns a view of a buffer that the next frame overwrites.
         return self._camera.render().copy()
 
@@ -77,7 +76,10 @@ class DeepMindControl(gymnasium.Env):
         """Free the simulation and its OpenGL context."""
         self._env.physics.free()
 
-    def _make_camera(self) -> Camera:
+    @cached_property
+    def _camera(self) -> Camera:
+        if problem := opengl().problem:
+            raise RenderingError(problem)
         # In software a frame costs about 100 times its physics. A buffer of the image's size
         # instead of 640x480, and one camera instead of a new one per frame, give the same pixels
         # sooner (pendulum 22 -> 17 ms); without shadows they take 3 ms, but floors lose the
@@ -89,26 +91,14 @@ class DeepMindControl(gymnasium.Env):
         return Camera(physics, self._size, self._size, self._camera_id)
 
 
-def _load(name: str, kwargs: dict[str, Any]) -> Environment:
-    (domain, task) = next(pair for pair in suite.ALL_TASKS if "_".join(pair) == name)
-    # The suite's own models use deprecated MJCF, about which a user can do nothing.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        return suite.load(domain, task, task_kwargs={"time_limit": float("inf")} | kwargs)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 def _camera_id(task: str, env: Environment, asked: str | None) -> int:
     model = env.physics.model
     if asked is None:
         prefixes = (key for key in _CAMERAS if task.startswith(f"dmc_{key}"))
         return _CAMERAS.get(next(prefixes, ""), 0)
-    ids = {model.id2name(number, "camera"): number for number in range(model.ncam)}
-    ids["free"] = -1
-    by_number = {str(number): number for number in ids.values()}
-    if asked not in ids | by_number:
+    ids = {model.id2name(number, "camera"): number for number in range(model.ncam)} | {"free": -1}
+    known = ids | {str(number): number for number in ids.values()}
+    if asked not in known:
         valid = ", ".join(f"{number} ({name})" for name, number in ids.items())
         raise ConfigError(f"--env.camera {asked}: {task} has {valid}")
-    return (ids | by_number)[asked]
+    return known[asked]

@@ -9,8 +9,6 @@ from gymnasium.envs.registration import load_env_creator
 
 from dreamer_bird.envs.custom import import_module_of, make_with
 
-_RENDERING = {"render_mode": "rgb_array"}
-
 
 def make_registered(
     task: str, size: int, shadows: bool, arguments: Mapping[str, Any]
@@ -28,9 +26,9 @@ def make_registered(
     creator = load_env_creator(creator) if isinstance(creator, str) else creator
     # Elsewhere width and height may be those of a maze. To import the class would import MuJoCo.
     bases = (base.__name__ for base in getattr(creator, "__mro__", ()))
-    sizes = [_RENDERING | {"width": size, "height": size}] * ("MujocoEnv" in bases)
+    sizes = [{"width": size, "height": size}] * ("MujocoEnv" in bases)
     make = partial(gymnasium.make, spec, disable_env_checker=True)
-    env = make_with(make, arguments, *sizes, _RENDERING)
+    env = make_with(make, arguments, *sizes)
     model = getattr(env.unwrapped, "model", None)
     if not shadows and hasattr(model, "vis"):
         # In software most of a frame's time, as is its size: half-cheetah 215 -> 29 ms for both.

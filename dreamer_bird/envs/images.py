@@ -5,7 +5,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 _LEAST = 8  # pixels of a side, where the shape alone tells an image from a table of numbers
-_VALID = "(height, width, 1 or 3), (height, width), or channel-first"
+FORMS = "(height, width, 1 or 3), (height, width), or channel-first"
 
 
 def kind_of(space: gymnasium.Space) -> str:
@@ -32,14 +32,6 @@ def looks_like_image(space: gymnasium.Space) -> bool:
         return False
     large = sum(side >= _LEAST for side in space.shape)
     return large == 2 and (space.shape[2] in (1, 3) or space.shape[0] in (1, 3))
-
-
-def stack_problem(title: str, space: Box) -> str:
-    """Say why a stack of images cannot be seen, and what can be done."""
-    return (
-        f"{title} is {space.dtype} {space.shape}: an image is {_VALID}; a stack of frames is "
-        "undone, or flattened, in a factory (docs/environments.md)"
-    )
 
 
 def as_image(array: np.ndarray) -> np.ndarray:

@@ -1,17 +1,21 @@
 """Makes an environment from the name of its task.
 
-What simulates is imported in functions: a learner that only names tasks does not wait for it.
+What simulates is imported where it is made: a learner that only names it does not wait for that.
 """
-
-from __future__ import annotations
 
 import os
 from functools import partial
 from numbers import Integral
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dreamer_bird.envs.custom import FACTORIES, Factory, make_custom, read_kwargs
+import gymnasium
+
+from dreamer_bird.envs.adapter import Adapter
+from dreamer_bird.envs.checks import Checked, named, one_line
+from dreamer_bird.envs.custom import FACTORIES, Factory, find_factory, make_with, read_kwargs
+from dreamer_bird.envs.gym import make_registered
+from dreamer_bird.envs.rendering import prepare_opengl
 from dreamer_bird.envs.tasks import (
     EPISODE,
     check_task,
@@ -20,9 +24,6 @@ from dreamer_bird.envs.tasks import (
     family,
 )
 from dreamer_bird.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    import gymnasium
 
 
 def environment(task: str, **settings: Any) -> Factory:
@@ -53,9 +54,9 @@ def make_env(
     `read_kwargs` takes it, for its constructor. What is returned has `time_limit`, environment
     steps, and `notes`, lines on what a user may not expect.
 
-    Raises `ConfigError` for a task that is unknown, cannot be made or cannot be observed like that,
-    and `RenderingError` where pixels cannot be rendered. Call it in a process that does not import
-    TensorFlow: with software OpenGL the two crash each other.
+    Raises `ConfigError` for a task that is unknown, cannot be made or cannot be observed like that.
+    Call it in a process that does not import TensorFlow: with software OpenGL the two crash each
+    other.
     """
     try:
         if factory is None:
@@ -63,66 +64,37 @@ def make_env(
         arguments = read_kwargs(kwargs) if kwargs else {}
     except ValueError as error:
         raise ConfigError(f"{task}: {error}") from None
-    # Here, since `python -m dreamer_bird.envs.rendering` must find it not yet imported.
-    from dreamer_bird.envs.rendering import RenderingError, opengl, prepare_opengl
-
-    kind = "custom" if factory else family(task)
     repeat = default_action_repeat(task) if action_repeat is None else action_repeat
     # Simulators read these when they are imported: their OpenGL, and the screen of pygame.
     prepare_opengl()
-    if kind == "dmc" and obs != "state" and (problem := opengl().problem):
-        raise RenderingError(problem)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        env = _make_raw(kind, task, factory, repeat, size, shadows, camera, arguments)
-        return _adapt(kind, task, env, obs, repeat, time_limit, size)
+        kind = family(task)
+        if kind == "dmc":
+            from dreamer_bird.envs.dmc import DeepMindControl
+
+            env = DeepMindControl(task, size, shadows, camera, arguments)
+        elif kind == "gym":
+            env = make_registered(task, size, shadows, arguments)
+        elif kind == "atari":
+            from dreamer_bird.envs.atari import Atari
+
+            env = Atari(task.removeprefix("atari_"), repeat, **arguments)
+        else:
+            env = make_with(factory or find_factory(task), arguments)
+        return _adapt(task, env, obs, repeat, time_limit, size)
     except RunError:
         raise
     except (Exception, SystemExit) as error:  # whatever a constructor does
         raise ConfigError(f"{task}: {_told(error)}") from error
 
 
-def _make_raw(
-    kind: str,
-    task: str,
-    factory: Factory | None,
-    action_repeat: int,
-    size: int,
-    shadows: bool,
-    camera: str | None,
-    arguments: dict[str, Any],
-) -> gymnasium.Env:
-    """Return an environment of a family."""
-    if kind == "dmc":
-        from dreamer_bird.envs.dmc import DeepMindControl
-
-        return DeepMindControl(task, size, shadows, camera, arguments)
-    if kind == "gym":
-        from dreamer_bird.envs.gym import make_registered
-
-        return make_registered(task, size, shadows, arguments)
-    if kind == "atari":
-        from dreamer_bird.envs.atari import Atari
-
-        return Atari(task.removeprefix("atari_"), action_repeat, **arguments)
-    return make_custom(task, factory, arguments)
-
-
 def _adapt(
-    kind: str,
-    task: str,
-    env: gymnasium.Env,
-    obs: str,
-    repeat: int,
-    time_limit: int | None,
-    size: int,
+    task: str, env: gymnasium.Env, obs: str, repeat: int, time_limit: int | None, size: int
 ) -> gymnasium.Env:
     """Return an environment as an agent sees it, with its limit and with what is to be told."""
-    from gymnasium.wrappers import TimeLimit
-
-    from dreamer_bird.envs.adapter import Adapter
-    from dreamer_bird.envs.checks import Checked
-
+    if not isinstance(env, gymnasium.Env):
+        raise ConfigError(f"{task}: returned a {type(env).__name__} instead of a gymnasium.Env")
     name = "_max_episode_steps"  # as gymnasium's wrapper has it, which is part of many a factory
     limit = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
     limit = int(limit) if isinstance(limit, Integral) else None
@@ -135,25 +107,23 @@ def _adapt(
         notes.append(f"{end} by --env.time_limit, not at its own limit of {own:,}")
     if not (time_limit or own):
         notes.append(f"{end}, since it names no limit: --env.time_limit sets another")
-    if kind != "dmc":  # which keeps to its spaces, and whose steps would take a third longer
+    # Control tasks keep to their spaces, and their steps would take a third longer.
+    if family(task) != "dmc":
         env = Checked(task, env)
     # An Atari game repeats actions itself, since what it shows comes of more than the last frame.
-    repeats = 1 if kind == "atari" else repeat
+    repeats = 1 if family(task) == "atari" else repeat
     env = Adapter(task, env, obs=obs, action_repeat=repeats, size=size)
     notes += env.notes
     # The environment's own limit may fall within an agent step.
-    env = TimeLimit(env, steps // repeat if steps != limit else -(-steps // repeat))
+    agent_steps = steps // repeat if steps != limit else -(-steps // repeat)
+    env = gymnasium.wrappers.TimeLimit(env, agent_steps)
     env.time_limit, env.notes = steps, notes
     return env
 
 
 def _told(error: BaseException) -> str:
     """Word an error in one line; where it was raised, too, unless it is one of gymnasium's."""
-    from gymnasium.error import Error
-
-    from dreamer_bird.envs.checks import named, one_line
-
-    if isinstance(error, Error):
+    if isinstance(error, gymnasium.error.Error):
         return one_line(error)
     text = named(error) + ": --env.kwargs passes arguments on" * ("argument" in str(error))
     while error.__cause__:

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from ctypes.util import find_library
 from functools import cache, partial
 from typing import NamedTuple
@@ -15,7 +16,6 @@ from dreamer_bird.errors import RunError
 BACKENDS = ("egl", "osmesa", "glfw")  # as MuJoCo names them; the first that works is taken
 NO_BACKEND = "disabled"  # as MuJoCo names it
 INSTALL_COMMAND = "sudo apt-get install libegl1 libgl1-mesa-dri libopengl0"
-NOT_FOUND = f"no OpenGL that works was found: run `{INSTALL_COMMAND}`"
 # What else MuJoCo and dm_control take for MUJOCO_GL.
 _WORDS = dict.fromkeys(("disable", "off", "false", "0"), NO_BACKEND)
 _WORDS |= dict.fromkeys(("on", "enable", "enabled", "true", "1"), "")
@@ -50,12 +50,12 @@ def opengl() -> OpenGL:
         return OpenGL(NO_BACKEND, problem)
     preferred = asked or os.environ.get("PYOPENGL_PLATFORM", "").lower()
     for backend in sorted(BACKENDS, key=lambda backend: backend != preferred):
-        problem = _PROBLEMS[backend]()
+        problem = _problem_of(backend)
         if not problem:
             return OpenGL(backend)
         if asked:
             return OpenGL(NO_BACKEND, f"MUJOCO_GL={value}: {problem}: unset it")
-    return OpenGL(NO_BACKEND, NOT_FOUND)
+    return OpenGL(NO_BACKEND, f"no OpenGL that works was found: run `{INSTALL_COMMAND}`")
 
 
 def prepare_opengl() -> None:
@@ -85,30 +85,21 @@ def _device_problem() -> str:
     return f"MUJOCO_EGL_DEVICE_ID={chosen}: choose from {valid or 'none'}, or unset it"
 
 
-def _egl_problem() -> str:
-    # The library alone proves nothing: without a driver behind it no display can be initialized.
-    return "" if any(works() for works in _egl_devices()) else "no EGL device can be used"
-
-
-def _osmesa_problem() -> str:
-    return "" if find_library("OSMesa") else "there is no library OSMesa"
-
-
-def _glfw_problem() -> str:
-    with warnings.catch_warnings():
+def _problem_of(backend: str) -> str:
+    """Say why an OpenGL cannot be used here, "" if it can."""
+    if backend == "osmesa":
+        return "" if find_library("OSMesa") else "there is no library OSMesa"
+    if backend == "egl":
+        # The library alone proves nothing: without a driver behind it no display is initialized.
+        return "" if any(works() for works in _egl_devices()) else "no EGL device can be used"
+    works = False
+    with warnings.catch_warnings(), suppress(Exception):  # its library may be missing
         warnings.simplefilter("ignore")  # which is how it says why
-        try:
-            import glfw
+        import glfw
 
-            works = glfw.init()
-        except Exception:  # its library may be missing
-            works = False
-    return (
-        "" if works else f"no display answers, DISPLAY is {os.environ.get('DISPLAY') or 'not set'}"
-    )
-
-
-_PROBLEMS = {"egl": _egl_problem, "osmesa": _osmesa_problem, "glfw": _glfw_problem}
+        works = glfw.init()
+    display = os.environ.get("DISPLAY") or "not set"
+    return "" if works else f"no display answers, DISPLAY is {display}"
 
 
 def _egl_devices() -> list[Callable[[], bool]]:
@@ -117,9 +108,8 @@ def _egl_devices() -> list[Callable[[], bool]]:
         return []
     egl = ctypes.CDLL(find_library("EGL"))
     egl.eglGetProcAddress.restype = ctypes.c_void_p
-    addresses = [
-        egl.eglGetProcAddress(name) for name in (b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT")
-    ]
+    names = b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT"
+    addresses = [*map(egl.eglGetProcAddress, names)]
     if not all(addresses):
         return []
     pointer, integer = ctypes.c_void_p, ctypes.c_int
@@ -139,7 +129,7 @@ def _egl_devices() -> list[Callable[[], bool]]:
 
 def main(frames: int = 20) -> int:
     """Render frames and print one line: how fast, or what to install; return the exit status."""
-    from dreamer_bird.envs import make_env
+    from dreamer_bird.envs.make import make_env
 
     chosen = os.environ.get("MUJOCO_GL")
     try:

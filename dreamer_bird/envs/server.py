@@ -50,8 +50,7 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
 def _die_with(parent: int) -> None:
     """Have the system end this process with the learner, even while an environment hangs."""
     if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # It was gone before.
         os._exit(1)
 
@@ -92,8 +91,7 @@ def _import_of_tensorflow(error: BaseException | None) -> traceback.FrameSummary
 
 
 def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
-    env = make()
-    try:
+    with make() as env:
         told = getattr(env, "time_limit", None), tuple(getattr(env, "notes", ()))
         connection.send((None, Facts(env.observation_space, env.action_space, *told)))
         for method, argument in _requests(connection):
@@ -108,8 +106,6 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
                 ends = bool(terminated), bool(truncated)
                 answer = observation, float(reward), *ends, info.get(ENV_STEPS, 1)
             connection.send((None, answer))
-    finally:
-        env.close()
 
 
 def _check(env: gymnasium.Env, observation: Arrays, reward: float = 0.0) -> None:

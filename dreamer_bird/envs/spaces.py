@@ -35,12 +35,6 @@ class Spec(NamedTuple):
     actions: int
     discrete: bool = False
 
-    @classmethod
-    def of(cls, observation: gymnasium.spaces.Dict, action: Box) -> "Spec":
-        """Read it from an environment's spaces."""
-        shapes = {key: space.shape for key, space in observation.items()}
-        return cls(shapes, action.shape[0], isinstance(action, OneHot))
-
     def idle_action(self) -> np.ndarray:
         """Return the zero action `[A]`, or the first of discrete ones."""
         action = np.zeros(self.actions, np.float32)
@@ -72,12 +66,10 @@ def checked_action(space: Box, action: np.ndarray) -> np.ndarray:
     values = np.asarray(action, np.float64)
     if values.shape != space.shape:
         raise ValueError(f"action {action} has shape {values.shape} instead of {space.shape}")
-    inside = values.clip(space.low, space.high)
-    if not np.all(np.abs(values - inside) <= _ROUNDING):  # also false for NaN
-        low, high = space.low[0], space.high[0]
-        raise ValueError(f"action {action} is not finite and within [{low:g}, {high:g}]")
     if isinstance(space, OneHot):
-        nearest = np.eye(*space.shape)[values.argmax()]
-        if not np.all(np.abs(values - nearest) <= _ROUNDING):
-            raise ValueError(f"action {action} is not one-hot")
-    return inside
+        nearest, kind = np.eye(*space.shape)[values.argmax()], "one-hot"
+    else:
+        nearest, kind = values.clip(-1, 1), "finite and within [-1, 1]"
+    if not np.all(np.abs(values - nearest) <= _ROUNDING):  # also false for NaN
+        raise ValueError(f"action {action} is not {kind}")
+    return nearest

@@ -77,38 +77,35 @@ def check_task(task: str) -> None:
 
     Runs no code of the user's: what `<module>:<factory>` names is found out in the worker.
     """
-    if problem := _problem(task):
-        raise ValueError(problem)
-
-
-def _problem(task: str) -> str:
-    """Say why there is no such task, "" if there may be."""
     kind, name = family(task), task.partition("_")[2]
     if task in SUITE or task in FACTORIES:
-        return ""
-    if kind == "custom":
-        return _module_problem(task)
-    if kind == "gym" and ":" in name:  # gymnasium's own way to name what a package registers
-        return _module_problem(name)
+        return
+    # `gym_PACKAGE:EnvId` is gymnasium's own way to name what a package registers.
+    if kind == "custom" or (kind == "gym" and ":" in name):
+        # To look for a submodule would import what it is part of.
+        top = re.split("[.:]", task if kind == "custom" else name)[0]
+        if PathFinder.find_spec(top, [os.getcwd(), *sys.path]):
+            return
+        raise ValueError(f"there is no module {top} in {os.getcwd()}, and none is installed")
     if kind == "atari" and name in GAMES:
-        return (
-            "" if PathFinder.find_spec("ale_py") else "needs ale-py: run `pip install '.[atari]'`"
-        )
+        if PathFinder.find_spec("ale_py"):
+            return
+        raise ValueError("needs ale-py: run `pip install '.[atari]'`")
     import gymnasium
 
     if kind == "gym" and name in gymnasium.registry:
-        return ""
+        return
     close = _suggestion(task, kind, list(gymnasium.registry))
     if kind == "gym":
         close = close or "`gymnasium.pprint_registry()` lists what is"
-        return f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)"
+        raise ValueError(f"not registered; {close} (what a package registers is gym_PACKAGE:EnvId)")
     valid = {
         "dmc": f"choose from {', '.join(TASKS)}, or others, which --help-all lists",
         "atari": "--help-all lists the games",
         "": "Tasks are dmc_<domain>_<task>, gym_<EnvId>, atari_<game>, <module>:<factory>, and "
         "names that were registered",
     }
-    return f"unknown; {close or valid[kind]}"
+    raise ValueError(f"unknown; {close or valid[kind]}")
 
 
 def _suggestion(task: str, kind: str, registered: list[str]) -> str:
@@ -127,10 +124,3 @@ def _core(task: str) -> str:
     """Return what a task is called in all families: no prefix, namespace, version or signs."""
     core = re.sub(r"^.*[:/]|^(dmc|gym|atari)_|(NoFrameskip|Deterministic)?-v\d+$", "", task)
     return re.sub("[^a-z0-9]", "", core.lower())
-
-
-def _module_problem(named: str) -> str:
-    # To look for a submodule would import what it is part of.
-    top = named.partition(":")[0].partition(".")[0]
-    found = PathFinder.find_spec(top, [os.getcwd(), *sys.path])
-    return "" if found else f"there is no module {top} in {os.getcwd()}, and none is installed"

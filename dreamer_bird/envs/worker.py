@@ -1,11 +1,12 @@
 """Environments in processes of their own, because TensorFlow and software OpenGL crash in one."""
 
+import math
 import multiprocessing
 import os
 import pickle
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -13,7 +14,7 @@ import gymnasium
 import numpy as np
 
 from dreamer_bird.envs.server import serve
-from dreamer_bird.envs.spaces import Facts, Spec
+from dreamer_bird.envs.spaces import Facts, OneHot, Spec
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.processes import signal_behind, spawning
@@ -33,7 +34,7 @@ class FilmError(WorkerError):
     """A worker that an image has cost, which nobody needs."""
 
 
-class EnvWorker:
+class EnvWorker(AbstractContextManager):
     """An environment with dictionary observations, in a process that does not import TensorFlow.
 
     `make` is a picklable function without arguments that returns the environment. The constructor
@@ -59,7 +60,9 @@ class EnvWorker:
     @property
     def spec(self) -> Spec:
         """What an agent must know of the environment."""
-        return Spec.of(self.facts.observation_space, self.facts.action_space)
+        observation, actions, *_ = self.facts
+        shapes = {key: space.shape for key, space in observation.items()}
+        return Spec(shapes, actions.shape[0], isinstance(actions, OneHot))
 
     def restart(self) -> None:
         """Put a new process in the place of one that failed; its episode is lost."""
@@ -101,8 +104,8 @@ class EnvWorker:
 
         Raises `EnvError` where there is none; the episode can go on.
         """
-        self._send("render", None)
-        answer = self._receive()
+        self._begin("render", None)
+        answer = self._finish("render")
         if isinstance(answer, str):
             raise EnvError(answer)
         return answer
@@ -130,9 +133,6 @@ class EnvWorker:
         self._process.kill()
         self._process.join(1.0)
 
-    def __enter__(self) -> "EnvWorker":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -150,16 +150,6 @@ class EnvWorker:
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
     def _begin(self, method: str, argument: Any) -> None:
-        self._send(method, argument)
-        self._begun = method
-
-    def _finish(self, method: str) -> Any:
-        if self._begun != method:
-            raise RuntimeError(f"{self._title}: {method}_wait was called without {method}_async")
-        self._begun = None
-        return self._receive()
-
-    def _send(self, method: str, argument: Any) -> None:
         _ = self.facts  # they come before any answer
         if self._begun:
             raise RuntimeError(f"{self._title}: {method} was called before {self._begun}_wait")
@@ -168,11 +158,21 @@ class EnvWorker:
         # A worker that has died may still have left a message, which `_receive` finds.
         with suppress(OSError):
             self._connection.send((method, argument))
+        self._begun = method
+
+    def _finish(self, method: str) -> Any:
+        if self._begun != method:
+            raise RuntimeError(f"{self._title}: {method}_wait was called without {method}_async")
+        self._begun = None
+        return self._receive()
 
     def _receive(self) -> Any:
         if self._connection.closed:
             raise WorkerError(f"{self._title} is closed")
-        if not self._answers():
+        # Short waits, each of which counts as no longer than it should be: time in which this
+        # process was suspended, and the worker with it, is none in which the worker hung.
+        count = math.ceil(self._timeout / SLICE)
+        if not any(wait([self._connection], self._timeout / count) for _ in range(count)):
             self.close()
             raise WorkerError(f"{self._title} gave no answer within {self._timeout:g} s")
         try:
@@ -190,14 +190,3 @@ class EnvWorker:
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
-
-    def _answers(self) -> bool:
-        """Wait for an answer; return whether it came in time.
-
-        A wait is made of short ones that count as no longer than they should be: time in which this
-        process was suspended, and the worker with it, is none in which the worker hung.
-        """
-        whole, rest = divmod(self._timeout, SLICE)
-        return any(wait([self._connection], SLICE) for _ in range(int(whole))) or bool(
-            wait([self._connection], rest)
-        )

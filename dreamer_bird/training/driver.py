@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_bird.config import Config
-from dreamer_bird.envs import environment
+from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.timer import Stopwatch

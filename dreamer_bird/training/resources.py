@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer_bird.config import Config
-from dreamer_bird.envs import EPISODE, OBSERVATIONS
+from dreamer_bird.envs.tasks import EPISODE, OBSERVATIONS
 from dreamer_bird.utils.tensorflow import uses_onednn
 
 

@@ -11,7 +11,7 @@ from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.agent.precision import resolve_precision
 from dreamer_bird.agent.world_model import Metrics
 from dreamer_bird.config import Config
-from dreamer_bird.envs import may_terminate
+from dreamer_bird.envs.tasks import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts

@@ -20,10 +20,8 @@ PARTIAL = ".partial"
 
 # What zipfile says of a file that is broken, and NumPy of an array that is not one of numbers.
 # Anything else, a module that is missing or a mistake in a program, says nothing of the file.
-_BROKEN = (
-    *(zipfile.BadZipFile, NotImplementedError, zlib.error, struct.error),
-    *(EOFError, ValueError, OverflowError),
-)
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, zlib.error, struct.error)
+_BROKEN += (EOFError, ValueError, OverflowError)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _UNREADABLE = 0x61  # the flags of encryption, patches and strong encryption
 
@@ -92,11 +90,7 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> Arrays:
     try:
         with zipfile.ZipFile(path) as file:
             named = {entry.filename.removesuffix(".npy"): entry for entry in file.infolist()}
-            return {
-                key: _read(file, entry)
-                for key, entry in named.items()
-                if only is None or key in only
-            }
+            return {key: _read(file, named[key]) for key in named if only is None or key in only}
     except (*_BROKEN, OSError, MemoryError) as error:
         # zipfile calls a file bad whose end the system does not let it read, too.
         reason = error.__context__ if isinstance(error, zipfile.BadZipFile) else error

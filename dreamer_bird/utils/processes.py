@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreamer_bird.errors import ConfigError
@@ -71,10 +71,9 @@ def signal_behind(status: int | None) -> str:
     """Return the name of the signal that ended a process, "" where none did."""
     if status is None or status >= 0:
         return ""
-    try:
+    with suppress(ValueError):
         return signal.Signals(-status).name
-    except ValueError:  # one of those without a name
-        return f"SIG{-status}"
+    return f"SIG{-status}"  # one of those without a name
 
 
 def cause_of_end(status: int) -> str:

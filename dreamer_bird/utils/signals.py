@@ -10,8 +10,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dreamer_bird.errors import RunError
 
 GRACE = 7.0  # seconds; what is not saved by then is done again from the last checkpoint
-
-
 _pipes: list[int] = []  # into which those who can be stopped want the number of a signal
 
 

@@ -58,8 +58,7 @@ def surviving_streams() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
             stream.reconfigure(errors="replace")
-    outlets = Outlet(sys.stdout, for_reader=True), Outlet(sys.stderr)
-    with redirect_stdout(outlets[0]), redirect_stderr(outlets[1]):
+    with redirect_stdout(Outlet(sys.stdout, for_reader=True)), redirect_stderr(Outlet(sys.stderr)):
         yield
         sys.stdout.flush()
 

@@ -11,7 +11,7 @@ from dreamer_bird.analysis.baselines import (
     published_curves,
     published_scores,
 )
-from dreamer_bird.envs import TASKS
+from dreamer_bird.envs.tasks import TASKS
 
 
 def test_published_scores_are_those_of_the_papers():

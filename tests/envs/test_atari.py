@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamer_bird.envs import GAMES, environment
+from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.spaces import OneHot, Spec, random_action
+from dreamer_bird.envs.tasks import GAMES
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
 

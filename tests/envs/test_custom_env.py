@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from command_line import command
 
-from dreamer_bird.envs import custom, environment, register
+from dreamer_bird.envs import custom
+from dreamer_bird.envs.custom import register
+from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvError, EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -352,7 +354,7 @@ def test_a_registered_factory_reaches_the_worker(folder, monkeypatch):
 def test_a_script_may_register_what_it_defines_itself(folder):
     code = """
         from dreamer_bird import register
-        from dreamer_bird.envs import environment
+        from dreamer_bird.envs.make import environment
         from dreamer_bird.envs.worker import EnvWorker
         from point import Point
 
@@ -375,7 +377,7 @@ def test_a_script_may_register_what_it_defines_itself(folder):
 def test_a_script_that_imports_tensorflow_at_its_top_level_is_told_so(folder):
     code = """
         import tensorflow
-        from dreamer_bird.envs import environment
+        from dreamer_bird.envs.make import environment
         from dreamer_bird.envs.worker import EnvWorker
 
         if __name__ == "__main__":

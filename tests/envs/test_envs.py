@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamer_bird.envs import SUITE, TASKS, make_env
+from dreamer_bird.envs.make import make_env
+from dreamer_bird.envs.tasks import SUITE, TASKS
 from dreamer_bird.errors import ConfigError
 
 ACTIONS = {
@@ -357,11 +358,11 @@ def python(*arguments, **variables):
 def test_importing_the_package_imports_no_simulator_and_using_it_no_tensorflow():
     code = """if True:
         import sys
-        import dreamer_bird.envs, dreamer_bird.envs.rendering
+        import dreamer_bird.envs.rendering, dreamer_bird.envs.tasks
         heavy = {"dm_control", "mujoco", "OpenGL", "gymnasium", "tensorflow"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
-        import dreamer_bird.envs.worker
-        dreamer_bird.envs.make_env("dmc_cup_catch").reset(seed=0)
+        import dreamer_bird.envs.make, dreamer_bird.envs.worker
+        dreamer_bird.envs.make.make_env("dmc_cup_catch").reset(seed=0)
         assert not {"tensorflow", "torch", "jax"} & set(sys.modules)
         print("fine", flush=True)
         import os; os._exit(0)
@@ -395,7 +396,7 @@ def drawn(task, obs, **variables):
         import dreamer_bird.envs.rendering as rendering
         find = rendering.find_library
         rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
-        from dreamer_bird.envs import make_env
+        from dreamer_bird.envs.make import make_env
         from dreamer_bird.errors import RunError
         sys.unraisablehook = lambda _: None
         try:
@@ -467,7 +468,7 @@ def test_state_needs_no_driver_until_a_frame_is_asked_for():
         import dreamer_bird.envs.rendering as rendering
         find = rendering.find_library
         rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
-        from dreamer_bird.envs import make_env
+        from dreamer_bird.envs.make import make_env
         env = make_env("dmc_pendulum_swingup", obs="state")
         print(env.reset(seed=0)[0]["state"].shape)
         env.render()

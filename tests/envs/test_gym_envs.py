@@ -12,10 +12,10 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Te
 from gymnasium.spaces.utils import flatten
 from PIL import Image
 
-from dreamer_bird.envs import environment
 from dreamer_bird.envs.adapter import Adapter
 from dreamer_bird.envs.checks import Checked
 from dreamer_bird.envs.gym import make_registered
+from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.spaces import OneHot, Spec, random_action
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError, RunError

@@ -6,8 +6,10 @@ import sys
 import gymnasium
 import pytest
 
-from dreamer_bird import envs
-from dreamer_bird.envs import check_task, custom, default_action_repeat, may_terminate, register
+from dreamer_bird.envs import custom
+from dreamer_bird.envs.custom import register
+from dreamer_bird.envs.make import make_env
+from dreamer_bird.envs.tasks import check_task, default_action_repeat, may_terminate
 from dreamer_bird.errors import ConfigError
 
 
@@ -84,7 +86,7 @@ def test_an_unknown_task_is_told_in_one_line_with_the_nearest(registered, monkey
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="^" + task):
-        envs.make_env(task)
+        make_env(task)
 
 
 def test_every_environment_of_gymnasium_is_a_task():
@@ -104,7 +106,8 @@ def test_a_missing_ale_py_is_told_with_what_to_install(monkeypatch):
 def test_checking_a_task_imports_no_more_than_it_needs():
     code = """if True:
         import sys
-        from dreamer_bird.envs import check_task, register
+        from dreamer_bird.envs.custom import register
+        from dreamer_bird.envs.tasks import check_task
         for task in ("dmc_cup_catch", "atari_pong", "json:loads"):
             try:
                 check_task(task)

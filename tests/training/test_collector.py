@@ -8,7 +8,7 @@ import pytest
 from command_line import command
 from toy_envs import STEPS, nan_actions
 
-from dreamer_bird.envs import environment
+from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.worker import EnvError, WorkerError
 from dreamer_bird.training.watchdog import DivergedError
 from dreamer_bird.utils.signals import Stopped

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
-from dreamer_bird.envs import EPISODE
 from dreamer_bird.envs.rendering import mend
+from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir

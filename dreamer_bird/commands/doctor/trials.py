@@ -15,7 +15,6 @@ import numpy as np
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import Config, load
-from dreamer_bird.envs import environment
 from dreamer_bird.envs.rendering import BACKENDS
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.files import Arrays
@@ -95,10 +94,11 @@ def probe(settings: list[str]) -> None:
 
 def try_environment(config: Config) -> Frames:
     """Play some agent steps in a worker, as training does."""
-    make = environment(config.task, obs=config.obs, **config.env)
     try:
+        from dreamer_bird.envs.make import environment
         from dreamer_bird.envs.worker import EnvWorker
 
+        make = environment(config.task, obs=config.obs, **config.env)
         with EnvWorker("doctor", partial(_telling, make), config.worker.timeout) as env:
             action = env.spec.idle_action()
             # The first frame sets the renderer up.

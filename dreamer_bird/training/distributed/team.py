@@ -16,8 +16,8 @@ import tensorflow as tf
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.agent.replicas import from_chief
 from dreamer_bird.config import Config
-from dreamer_bird.envs import may_terminate
 from dreamer_bird.envs.spaces import Spec
+from dreamer_bird.envs.tasks import may_terminate
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts, gather
 from dreamer_bird.utils.files import Arrays
