@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dreamer_bird.analysis import style
 from dreamer_bird.analysis.logs import FILE, Log
@@ -14,25 +13,7 @@ from dreamer_bird.config import show
 LARGEST_VIDEO = 4 * 2**20  # bytes
 ALL_VIDEOS = 48 * 2**20  # bytes of all videos on a page, beyond which browsers get slow
 
-_STEP = re.compile(r"(\d+)$")
 _NAMED = {"task", "variant", "seed", "logdir"}  # told by the name of a run
-
-
-class Video(NamedTuple):
-    """A GIF as a data URI, and what it shows in words."""
-
-    source: str
-    caption: str
-
-
-class Settings(NamedTuple):
-    """The settings of all runs: rows of those that differ, and those that all share."""
-
-    differing: list[str]
-    # Name of the run, and for each differing setting its value and whether most have another one.
-    rows: list[tuple[str, list[tuple[str, bool]]]]
-    common: dict[str, str]
-    without: int  # number of runs without saved settings
 
 
 def run_title(log: Log) -> str:
@@ -40,40 +21,43 @@ def run_title(log: Log) -> str:
     return f"{style.title(log.method)} on {style.task_title(log.task)}, seed {log.seed}"
 
 
-def find_videos(logs: Sequence[Log]) -> tuple[list[Video], list[str]]:
-    """Return the last video of each run, and a line for each that is too large for the page."""
+def find_videos(logs: Sequence[Log]) -> tuple[list[dict], list[str]]:
+    """Return the last video of each run, and a line for each that is too large for the page.
+
+    A video has a `source`, the GIF as a data URI, and a `caption`.
+    """
     videos, left_out, total = [], [], 0
     for log in logs:
-        files = sorted(log.path.parent.glob("videos/*.gif"), key=_step)
-        if not files or log.path.name != FILE:  # another file's folder may be anything
+        file = max(log.path.parent.glob("videos/*.gif"), key=_step, default=None)
+        if not file or log.path.name != FILE:  # another file's folder may be anything
             continue
-        size = files[-1].stat().st_size
+        size = file.stat().st_size
         alone = size > LARGEST_VIDEO
         if alone or total + size > ALL_VIDEOS:
             limit, reason = (LARGEST_VIDEO, "a video") if alone else (ALL_VIDEOS, "all together")
             left_out.append(
                 f"{run_title(log)}: left out, {size / 2**20:.1f} MiB; "
-                f"at most {limit / 2**20:.0f} MiB for {reason} ({files[-1]})"
+                f"at most {limit / 2**20:.0f} MiB for {reason} ({file})"
             )
             continue
         total += size
-        videos.append(_video(log, files[-1]))
+        when = f"at step {style.step_label(_step(file))}" if _step(file) >= 0 else file.stem
+        source = f"data:image/gif;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        videos.append({"source": source, "caption": f"{run_title(log)}, {when}"})
     return videos, left_out
 
 
 def _step(path: Path) -> int:
-    match = _STEP.search(path.stem)
+    match = re.search(r"(\d+)$", path.stem)
     return int(match[1]) if match else -1
 
 
-def _video(log: Log, path: Path) -> Video:
-    when = f"at step {style.step_label(_step(path))}" if _step(path) >= 0 else path.stem
-    source = f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return Video(source, f"{run_title(log)}, {when}")
+def settings_table(logs: Sequence[Log]) -> dict:
+    """Return what differs between the settings of runs, and what they share.
 
-
-def settings_table(logs: Sequence[Log]) -> Settings:
-    """Return what differs between the settings of runs, and what they share."""
+    `differing`: names; `rows`: title of a run, and for each of them its value and whether most have
+    another one; `common`: values by name; `without`: the number of runs without saved settings.
+    """
     runs = [log for log in logs if log.config]
     keys = list(dict.fromkeys(key for log in runs for key in log.config if key not in _NAMED))
     values = {key: [_text(log.config, key) for log in runs] for key in keys}
@@ -84,7 +68,8 @@ def settings_table(logs: Sequence[Log]) -> Settings:
         cells = [(values[key][number], values[key][number] != usual[key]) for key in differing]
         rows.append((run_title(log), cells))
     common = {key: values[key][0] for key in keys if key not in differing}
-    return Settings(differing, rows, common, len(logs) - len(runs))
+    without = len(logs) - len(runs)
+    return {"differing": differing, "rows": rows, "common": common, "without": without}
 
 
 def _text(config: dict[str, object], key: str) -> str:

@@ -27,12 +27,12 @@ class Curve(NamedTuple):
 
 
 def make_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
-    """Sort points in the order written; the last of a step wins, what is not finite goes.
+    """Sort points in the order written; the last of a whole step wins, what is not finite goes.
 
     Not finite is also what float32 could never hold, beyond 1e100.
     """
     series = Series()
-    series.add(steps, values, np.arange(len(steps)))
+    series.add(np.floor(steps), values, np.arange(len(steps)))
     return series.curve()
 
 
@@ -140,15 +140,16 @@ def _chunks(path: Path) -> Iterator[tuple[list[dict], int]]:
             if b"N" in text or b"I" in text:  # the fast way to see that there are none
                 text = _NON_FINITE.sub(rb"\1null", text)
             text = text.strip()
-            parsed = _parse(b"[%b]" % text.replace(b"\n", b","))
+            parsed = parse(b"[%b]" % text.replace(b"\n", b","))
             if not isinstance(parsed, list) or len(parsed) != text.count(b"\n") + 1:
                 # A line is broken or blank, or spoils its neighbours: one by one.
-                parsed = [_parse(line) for line in text.split(b"\n") if not line.isspace() and line]
+                parsed = [parse(line) for line in text.split(b"\n") if not line.isspace() and line]
             objects = [value for value in parsed if type(value) is dict]
             yield objects, len(parsed) - len(objects)
 
 
-def _parse(text: bytes) -> object:
+def parse(text: bytes) -> object:
+    """Return what JSON text holds, None where it is broken."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

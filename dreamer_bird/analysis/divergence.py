@@ -57,46 +57,31 @@ def differences(first: Sequence[Log], second: Sequence[Log]) -> list[dict]:
     for key in sorted(filter(_METRIC.fullmatch, keys)):
         width = bin_width(log.curves[key] for log in logs)
         sides = [_side([log.curves[key] for log in side], width) for side in (first, second)]
-        table = pd.concat(sides, axis=1, keys=["a", "b"], join="inner")
+        table = pd.concat(sides, axis=1, keys=["first", "second"], join="inner")
         if len(table):
             late = table[table.index >= table.index[-1] - (table.index[-1] - table.index[0]) / 4]
-            first_mean, second_mean = (float(late[side, "mean"].mean()) for side in "ab")
-            ends = {"first": first_mean, "second": second_mean}
+            ends = {side: float(late[side, "mean"].mean()) for side in ("first", "second")}
             found.append({"key": key, **ends, "step": _parting(table)})
     return found
 
 
 def _side(curves: Sequence[Curve], width: int) -> pd.DataFrame:
     """Return mean and noise by step, in the bins where every curve has a point."""
-    points = [pd.Series(value, step) for step, value in (binned(c, width) for c in curves)]
-    table = pd.concat(points, axis=1, join="inner").sort_index()
-    mean = table.mean(axis=1)
-    noise = table.std(axis=1, ddof=1) if len(curves) > 1 else _noise(mean.to_numpy())
+    values = [binned(curve, width)["value"] for curve in curves]
+    table = pd.concat(values, axis=1, join="inner").sort_index()
+    mean, noise = table.mean(axis=1), table.std(axis=1)
+    if len(curves) == 1:  # from the changes from bin to bin, of which a few jumps move no median
+        noise = mean.diff().abs().median() / (0.6745 * np.sqrt(2))
     return pd.DataFrame({"mean": mean, "noise": noise})
 
 
-def _noise(values: np.ndarray) -> float:
-    """Estimate the standard deviation of independent noise on a smooth curve.
-
-    From the median of the changes from bin to bin, which a few jumps do not move.
-    """
-    if len(values) < 2:
-        return 0.0
-    return float(np.median(np.abs(np.diff(values))) / (0.6745 * np.sqrt(2)))
-
-
 def _parting(table: pd.DataFrame) -> int | None:
-    a, b = table["a"], table["b"]
-    means = np.stack([a["mean"], b["mean"]])
-    tolerance = np.max(
-        np.broadcast_arrays(
-            _DEVIATIONS * np.hypot(a["noise"], b["noise"]),
-            _SHARE * np.subtract(*np.percentile(means, (90, 10))),
-            _ROUNDING * np.abs(means).max(axis=0),
-        ),
-        axis=0,
-    )
-    beyond = np.abs(means[0] - means[1]) > tolerance
+    first, second = table["first"], table["second"]
+    means = np.stack([first["mean"], second["mean"]])
+    apart = np.abs(means[0] - means[1])
+    beyond = apart > _DEVIATIONS * np.hypot(first["noise"], second["noise"]).to_numpy()
+    beyond &= apart > _SHARE * np.subtract(*np.percentile(means, (90, 10)))
+    beyond &= apart > _ROUNDING * np.abs(means).max(axis=0)
     left = np.arange(len(beyond), 0, -1)
     share = np.cumsum(beyond[::-1])[::-1] / left
     parted = np.flatnonzero(beyond & (share >= _STAYS) & (left >= _BINS))

@@ -177,10 +177,10 @@ def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[L
     config = {} if tells else _read_config(file.parent)
     depth = len(root.parts) - 1 if root.is_dir() else len(file.parts)
     names = names_of(folders, depth, stem if tells else "")
-    if names.task == UNKNOWN and tells and any("seed" in run.names for run in runs):
+    if names["task"] == UNKNOWN and tells and any("seed" in run.names for run in runs):
         names = names_of((*folders, f"task={stem}"), depth)  # a table of a task has its name
     saved = {"task": config.get("task"), "method": _method(config), "seed": config.get("seed")}
-    saved = names._asdict() | {name: str(told) for name, told in saved.items() if told is not None}
+    saved = names | {name: str(told) for name, told in saved.items() if told is not None}
     return [_log(run, saved | run.names, file, config) for run in runs]
 
 
@@ -216,12 +216,10 @@ def _method(config: dict[str, object]) -> str | None:
 
 
 def _warn_of_twins(logs: Iterable[Log]) -> None:
-    seen, pairs = {}, []
+    alike = defaultdict(list)
     for log in logs:
-        first = seen.setdefault((log.task, log.method, log.seed), log)
-        if first is not log:
-            pairs.append((first, log))
-    if pairs:
+        alike[log.task, log.method, log.seed].append(log)
+    if pairs := [(each[0], log) for each in alike.values() for log in each[1:]]:
         first, log = pairs[0]
         run = f"{log.method} on {log.task} with seed {log.seed}"
         others = f" ({len(pairs) - 1} more like them)" if len(pairs) > 1 else ""

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from dreamer_bird.envs.tasks import GAMES, SUITE
 
@@ -45,14 +44,6 @@ _KEYS = {
 }
 
 
-class Names(NamedTuple):
-    """What a path tells of a run; the task may be UNKNOWN, the seed is "0" without one."""
-
-    task: str
-    method: str
-    seed: str
-
-
 def canonical_task(name: str) -> str:
     """Return the one name of a task: dmc_cup_catch for dm_control/ball-in-cup-catch, and so on.
 
@@ -75,7 +66,7 @@ def canonical_task(name: str) -> str:
     return name
 
 
-def names_of(path: Sequence[str], depth: int, stem: str = "") -> Names:
+def names_of(path: Sequence[str], depth: int, stem: str = "") -> dict[str, str]:
     """Tell task, method and seed from the names of folders, and the stem of a file if it tells.
 
     They are in any order: `task/method/seed`, `method/task/seed`, `task123/x`, and Hydra's
@@ -83,7 +74,7 @@ def names_of(path: Sequence[str], depth: int, stem: str = "") -> Names:
     A name that is a number, or ends in one behind a separator, gives the seed. The method is what
     is left of the name that holds the task and of those below it; if nothing is, the name above it.
     Without a task, the names from `depth` on are the method. Times at which runs began are no part
-    of it.
+    of it. The task may be UNKNOWN, the seed is "0" without one.
     """
     pairs = [_split(name) for name in (*path, *([stem] if stem else []))]
     names, told = [plain for plain, _ in pairs], {}
@@ -97,20 +88,19 @@ def names_of(path: Sequence[str], depth: int, stem: str = "") -> Names:
     ]
     if "task" in told:
         task, index = told["task"], told["at"]
-        left = names[index:]
     elif matches:
         index, match = matches[-1]
         task, name = match[0], names[index]
-        left = [f"{name[: match.start()]}_{name[match.end() :]}", *names[index + 1 :]]
+        names[index] = f"{name[: match.start()]}_{name[match.end() :]}"
     else:
         task, index = UNKNOWN, min(depth, max(len(names) - 1, 0))
-        left = names[index:]
-    parts = [_without_seed(name.strip("_-. ")) for name in left]
+    parts = [_without_seed(name.strip("_-. ")) for name in names[index:]]
     seeds = [seed for _, seed in parts if seed]
     methods = [rest for rest, _ in parts if rest]
     above = next((name for name in reversed(names[:index]) if name), UNKNOWN)
     seed = told.get("seed") or (seeds[-1] if seeds else "0")
-    return Names(canonical_task(task), "/".join(methods) or above, seed)
+    method = "/".join(methods) or above
+    return {"task": canonical_task(task), "method": method, "seed": seed}
 
 
 def _without_seed(name: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import pandas as pd
@@ -19,34 +18,23 @@ from dreamer_bird.analysis.summary import Question, compare_logs
 from dreamer_bird.analysis.tables import comparison_parts
 
 _BAND = "2E"  # opacity of a shaded area, as the last two digits of a colour
-_CONFIDENCE = "confidence_correlation"
-
-
-class Switch(NamedTuple):
-    """Shows or hides a method, or a published result, in all panels of the page."""
-
-    group: str
-    label: str
-    look: style.Style
-    width: float  # pixels of its line; a published curve is an area
-
-
-class Panel(NamedTuple):
-    """A task's curves, as the traces that plotly.js draws."""
-
-    title: str
-    alt: str
-    traces: list[dict]
-
-
-class Section(NamedTuple):
-    """A heading, what it shows, and a panel for each task."""
-
-    anchor: str
-    title: str
-    text: str
-    panels: list[Panel]
-    notes: list[str] = []  # noqa: RUF012
+_SPREAD = "Means over seeds, and a standard deviation around them."
+# Key, None for returns, anchor and title of a section, what its curves are, and its text.
+_SECTIONS = (
+    (
+        *(None, "returns", "Returns", "return"),
+        f"{_SPREAD} Of evaluation episodes, or of training where a log has no others.",
+    ),
+    (
+        *("model_error", "model-error", "Model error", "model error"),
+        f"Distance of latent states predicted open-loop from those inferred. {_SPREAD}",
+    ),
+    (
+        *("confidence_correlation", "confidence", "Confidence", "confidence correlation"),
+        "Rank correlation of the confidence in a prediction with its error: below 0 the model "
+        f"errs less where it is confident. {_SPREAD}",
+    ),
+)
 
 
 def render(logs: Sequence[Log], baselines: bool) -> str:
@@ -57,12 +45,9 @@ def render(logs: Sequence[Log], baselines: bool) -> str:
     runs = [log for log in logs if log.return_key in log.curves]
     compared = compare_logs(runs, Question(baselines=baselines)) if runs else None
     videos, left_out = find_videos(logs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html.jinja").render(
+    text = Path(__file__).with_name("report.html.jinja").read_text()
+    template = jinja2.Template(text, autoescape=True, undefined=jinja2.StrictUndefined)
+    return template.render(
         title=f"Runs on {_some(list(map(style.task_title, tasks)), 'tasks')}",
         summary=f"{len(logs)} runs of {_some(list(map(style.title, looks)), 'methods')}",
         switches=list(_switches(tasks, looks, baselines)),
@@ -82,53 +67,37 @@ def _some(names: list[str], kind: str) -> str:
 
 def _switches(
     tasks: Sequence[str], looks: dict[str, style.Style], baselines: bool
-) -> Iterator[Switch]:
+) -> Iterator[dict]:
+    """Yield what shows or hides a method, or a published result, in all panels of the page."""
     for method, look in looks.items():
-        yield Switch(f"run {method}", style.title(method), look, 2)
+        yield {"group": f"run {method}", "label": style.title(method), "look": look, "width": 2}
     tasks = tasks if baselines else ()
     scores = {style.score_label(s): s for task in tasks for s in published_scores(task)}
     curves = [style.curve_label(c) for task in tasks for c in published_curves(task)]
-    for label, score in scores.items():
-        yield Switch(f"published {label}", label, style.published_style(score.method), 1.3)
-    for label in dict.fromkeys(curves):
-        yield Switch(f"published {label}", label, style.PUBLISHED_CURVE, 9)
+    published = [(label, style.published_style(s.method), 1.3) for label, s in scores.items()]
+    published += [(label, style.PUBLISHED_CURVE, 9) for label in dict.fromkeys(curves)]
+    for label, look, width in published:
+        yield {"group": f"published {label}", "label": label, "look": look, "width": width}
 
 
 def _sections(
     logs: Sequence[Log], looks: dict[str, style.Style], baselines: bool
-) -> Iterator[Section]:
-    spread = "Means over seeds, and a standard deviation around them"
-    runs = [log for log in logs if log.return_key in log.curves]
-    if runs:
-        yield Section(
-            "returns",
-            "Returns",
-            f"{spread}. Of evaluation episodes, or of training where a log has no others.",
-            list(_panels(bands(runs, None, "std"), looks, "return", baselines)),
-            _notes(sorted({log.task for log in runs})) if baselines else [],
-        )
-    runs = [log for log in logs if "model_error" in log.curves]
-    if runs:
-        yield Section(
-            "model-error",
-            "Model error",
-            f"Distance of latent states predicted open-loop from those inferred. {spread}.",
-            list(_panels(bands(runs, "model_error", "std"), looks, "model error")),
-        )
-    runs = [log for log in logs if _CONFIDENCE in log.curves]
-    if runs:
-        yield Section(
-            "confidence",
-            "Confidence",
-            "Rank correlation of the confidence in a prediction with its error: below 0 the model "
-            f"errs less where it is confident. {spread}.",
-            list(_panels(bands(runs, _CONFIDENCE, "std"), looks, "confidence correlation")),
-        )
+) -> Iterator[dict]:
+    """Yield the heading and text of each section that has logs, and a panel for each task."""
+    for key, anchor, title, what, text in _SECTIONS:
+        runs = [log for log in logs if (key or log.return_key) in log.curves]
+        if runs:
+            published = baselines and key is None
+            panels = list(_panels(bands(runs, key, "std"), looks, what, published))
+            notes = _notes(sorted({log.task for log in runs})) if published else []
+            told = {"anchor": anchor, "title": title, "text": text}
+            yield told | {"panels": panels, "notes": notes}
 
 
 def _panels(
-    table: pd.DataFrame, looks: dict[str, style.Style], what: str, baselines: bool = False
-) -> Iterator[Panel]:
+    table: pd.DataFrame, looks: dict[str, style.Style], what: str, baselines: bool
+) -> Iterator[dict]:
+    """Yield a task's curves, as the traces that plotly.js draws."""
     for task, rows in table.groupby("task"):
         steps = sorted(set(rows["at"].tolist()))
         traces = list(_published_traces(task, steps)) if baselines else []
@@ -137,7 +106,7 @@ def _panels(
             traces += _method_traces(rows[rows["method"] == method], method, looks[method])
         names = ", ".join(map(style.title, methods))
         alt = f"Curves of the {what} on {style.task_title(task)} against environment steps: {names}"
-        yield Panel(style.task_title(task), alt, traces)
+        yield {"title": style.task_title(task), "alt": alt, "traces": traces}
 
 
 def _method_traces(rows: pd.DataFrame, method: str, look: style.Style) -> list[dict]:

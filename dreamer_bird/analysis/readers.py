@@ -5,21 +5,20 @@ Steps become environment steps where the format tells how many there are in one 
 
 import csv
 import io
-import json
 import re
-import struct
 import warnings
 import zlib
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from dreamer_bird.analysis.curves import Curve, Series, make_curve, open_log, read_lines
+from dreamer_bird.analysis.curves import Curve, make_curve, open_log, parse, read_lines
 from dreamer_bird.errors import ConfigError
 
 RETURNS = ("test/return", "train/return")  # of evaluations, or where a log has none, of training
@@ -36,7 +35,6 @@ _PREFIXES = ("", "scalars/", "sim/")
 _STEPS = ("frame", "env_step", "step", "time/total_timesteps", "total_timesteps", "timesteps")
 _REWARDS = ("episode_reward", "episode_return", "reward", "return")
 _NAMED = {"task": ("task", "env", "env_id"), "method": ("method", "agent"), "seed": ("seed",)}
-_ROWS = 2**14  # of a CSV file at once
 _KINDS = {1: ("float_val", "<f4"), 2: ("double_val", "<f8"), 3: ("int_val", "<i4")}  # of tensors
 
 
@@ -62,8 +60,8 @@ class Format(NamedTuple):
     told: str
     begins: Callable[[str, bytes], object]  # of the name of a file and its first bytes
     read: Callable[[list[Path]], Result]  # of the files that make one run
-    units: str
     rule: str
+    units: str = "lines"
 
 
 def read_files(files: list[Path], returns: Iterable[str] = ()) -> list[LoggedRun]:
@@ -101,22 +99,17 @@ def is_table(file: Path) -> bool:
             head = opened.read(4096)
     except (OSError, EOFError, zlib.error):
         return False
-    if head.lstrip()[:1] in (b"[", b"{"):
-        return re.match(rb'\s*\[\s*\{\s*"(task|method|seed|xs|ys)"', head) is not None
-    header = _header(head)
-    returns = (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
-    return head.startswith(b"#{") or None not in (_find(header, _STEPS), _find(header, returns))
+    header, returns = _header(head), (*_REWARDS, *RETURNS, *_CALLED[0], *_CALLED[1])
+    begins = re.match(rb'#\{|\s*\[\s*\{\s*"(task|method|seed|xs|ys)"', head)
+    return bool(begins) or None not in (_find(header, _STEPS), _find(header, returns))
 
 
 def _add_returns(curves: dict[str, Curve], returns: Iterable[str]) -> None:
-    given = next((key for key in returns if key in curves), None)
-    if given:
-        curves[RETURNS[0]] = curves[given]
     for ours, theirs in zip(RETURNS, _CALLED, strict=True):
         names = [prefix + key for key in (ours, *theirs) for prefix in _PREFIXES]
-        found = next((key for key in names if key in curves), None)
-        if found:
-            curves.setdefault(ours, curves[found])
+        told = returns if ours == RETURNS[0] else ()
+        if found := next((key for key in (*told, *names) if key in curves), None):
+            curves[ours] = curves[found]
 
 
 def _read_json_lines(files: list[Path]) -> Result:
@@ -138,7 +131,7 @@ def _read_scores(files: list[Path]) -> Result:
             names = {name: str(entry[name]) for name in ("task", "method", "seed")}
         except (TypeError, ValueError, KeyError, IndexError):  # as the entry is not of this form
             continue
-        curve = make_curve(np.floor(steps), values)
+        curve = make_curve(steps, values)
         if len(curve.step):
             runs.append(LoggedRun({RETURNS[0]: curve}, names, f"#{index}"))
     return runs, len(entries), len(entries) - len(runs)
@@ -151,25 +144,22 @@ def _read_csv(files: list[Path]) -> Result:
     step, reward = _find(header, _STEPS), _find(header, _REWARDS)
     found = {kind: _find(header, columns) for kind, columns in _NAMED.items()}
     named = {kind: index for kind, index in found.items() if index is not None}
-    series: dict[tuple, dict[str, Series]] = defaultdict(lambda: defaultdict(Series))
+    taken = (step, *named.values())
+    others = {key: index for index, key in enumerate(header) if key and index not in taken}
+    points: dict[tuple, dict[str, array]] = defaultdict(lambda: defaultdict(lambda: array("d")))
     total = used = 0
-    while chunk := list(islice(rows, _ROWS)):
-        groups = defaultdict(list)
-        for number, row in enumerate(chunk, total):
-            at = _number(row[step]) if len(row) == len(header) else -1.0
-            if 0 <= at < 2**53:
-                groups[tuple(row[index] for index in named.values())].append((number, row))
-        for names, points in groups.items():
-            lines, kept = zip(*points, strict=True)
-            columns = np.array([list(map(_number, row)) for row in kept]).T
-            for index, (key, values) in enumerate(zip(header, columns, strict=True)):
-                if key and index not in (step, *named.values()):
-                    series[names][key].add(np.floor(columns[step]), values, np.array(lines))
-        total, used = total + len(chunk), used + sum(map(len, groups.values()))
+    for row in rows:
+        total += 1
+        at = _number(row[step]) if len(row) == len(header) else -1.0
+        if 0 <= at < 2**53:
+            used += 1
+            of_run = points[tuple(row[index] for index in named.values())]
+            for key, index in others.items():
+                of_run[key].extend((at, _number(row[index])))
     repeat = 2 if header == ["step", "episode_reward"] else 1  # a run of TD-MPC2: its own steps
     runs = []
-    for names, columns in series.items():
-        curves = _curves(columns)
+    for names, of_run in points.items():
+        curves = _curves(of_run)
         if reward is not None and header[reward] in curves:
             ours = RETURNS[files[0].name.startswith("train")]
             curves.setdefault(ours, curves[header[reward]])
@@ -184,7 +174,8 @@ def _read_monitors(files: list[Path]) -> Result:
     episodes, total, names = [], 0, {}
     for path in files:
         with open_log(path) as file:
-            told = _parse_object(file.readline()[1:])
+            told = parse(file.readline()[1:])
+        told = told if isinstance(told, dict) else {}
         start = told.get("t_start", 0)
         if isinstance(told.get("env_id"), str) and told["env_id"] != "None":
             names["task"] = told["env_id"]
@@ -196,11 +187,10 @@ def _read_monitors(files: list[Path]) -> Result:
             episode = [values.get(key, np.nan) for key in ("t", "l", "r")]
             if len(row) == len(header) and np.isfinite(episode).all():
                 episodes.append([episode[0] + start, *episode[1:]])
-    table = np.array(sorted(episodes)).reshape(-1, 3)
-    steps = np.cumsum(table[:, 1])
-    curves = {"train/return": make_curve(steps, table[:, 2])}
-    curves["train/length"] = make_curve(steps, table[:, 1])
-    return [LoggedRun(curves if episodes else {}, names)], total, total - len(episodes)
+    _, lengths, values = np.array(sorted(episodes)).reshape(-1, 3).T
+    steps, told = np.cumsum(lengths), {"train/return": values, "train/length": lengths}
+    curves = {key: make_curve(steps, axis) for key, axis in told.items() if episodes}
+    return [LoggedRun(curves, names)], total, total - len(episodes)
 
 
 def _read_events(files: list[Path]) -> Result:
@@ -208,25 +198,19 @@ def _read_events(files: list[Path]) -> Result:
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
-    series: dict[str, Series] = defaultdict(Series)
+    points: dict[str, array] = defaultdict(lambda: array("d"))  # step and value of each in turn
     total = dropped = 0
-    for path in files:
-        records = _records(path)
-        while chunk := list(islice(records, _ROWS)):
-            points = defaultdict(list)
-            for number, record in enumerate(chunk, total):
-                try:
-                    event = Event.FromString(record)
-                except DecodeError:
-                    dropped += 1
-                    continue
-                for value in event.summary.value:
-                    if event.step >= 0 and (scalar := _scalar(value)) is not None:
-                        points[value.tag].append((event.step, scalar, number))
-            total += len(chunk)
-            for tag, rows in points.items():
-                series[tag].add(*np.array(rows, float).T)
-    return [LoggedRun(_curves(series))], total, dropped
+    for record in chain.from_iterable(map(_records, files)):
+        total += 1
+        try:
+            event = Event.FromString(record)
+        except DecodeError:
+            dropped += 1
+            continue
+        for value in event.summary.value:
+            if event.step >= 0 and (scalar := _scalar(value)) is not None:
+                points[value.tag].extend((event.step, scalar))
+    return [LoggedRun(_curves(points))], total, dropped
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -235,15 +219,13 @@ def _records(path: Path) -> Iterator[bytes]:
     Where the file is cut off the last is a byte that is none.
     """
     with open_log(path) as file:
-        while len(header := file.read(12)) == 12:
-            (length,) = struct.unpack("<Q", header[:8])
+        while header := file.read(12):
+            length = int.from_bytes(header[:8], "little")
             data = file.read(length + 4) if length < 2**31 else b""
             if len(data) < length + 4:
                 yield b"\xff"
                 return
             yield data[:-4]
-        if header:
-            yield b"\xff"
 
 
 def _scalar(value: Any) -> float | None:
@@ -257,8 +239,8 @@ def _scalar(value: Any) -> float | None:
     return float(content[0]) if len(content) == 1 and not tensor.tensor_shape.dim else None
 
 
-def _curves(series: dict[str, Series]) -> dict[str, Curve]:
-    curves = {key: points.curve() for key, points in series.items()}
+def _curves(points: dict[str, array]) -> dict[str, Curve]:
+    curves = {key: make_curve(*np.reshape(each, (-1, 2)).T) for key, each in points.items()}
     return {key: curve for key, curve in curves.items() if len(curve.step)}
 
 
@@ -293,48 +275,37 @@ def _number(word: str) -> float:
         return np.nan
 
 
-def _parse_object(text: bytes) -> dict:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 FORMATS = (
     Format(
         "score files (a JSON list of task, method, seed, xs and ys)",
         lambda _, head: head.startswith(b"["),
         _read_scores,
-        "entries",
         "one with task, method, seed, xs and ys",
+        "entries",
     ),
     Format(
         "monitor.csv of Stable-Baselines3",
         lambda _, head: head.startswith(b"#{"),
         _read_monitors,
-        "lines",
         "one with the numbers r, l and t",
     ),
     Format(
         "CSV with steps and returns (TD-MPC2, DrQ-v2)",
         lambda _, head: not head.startswith(b"{") and _find(_header(head), _STEPS) is not None,
         _read_csv,
-        "lines",
         "a row of as many values as the header has, with a step",
     ),
     Format(
         "TensorBoard event files",
         lambda name, head: ".tfevents." in name or b"brain.Event:" in head[:64],
         _read_events,
-        "records",
         "a whole one with scalars",
+        "records",
     ),
     Format(
         "JSON lines with a step (Dreamer to DreamerV3)",
         lambda *_: True,
         _read_json_lines,
-        "lines",
         "a JSON object with a step and a number",
     ),
 )

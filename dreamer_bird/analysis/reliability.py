@@ -56,9 +56,8 @@ def matrices(scores: Scores) -> tuple[list[str], dict[str, np.ndarray]]:
         return [], {}
     found = {}
     for method in methods:
-        count = min(len(scores[task][method]) for task in tasks)
-        columns = [scores[task][method][:count] for task in tasks]
-        found[method] = np.array(columns, float).T / HIGHEST_RETURN
+        runs = zip(*(scores[task][method] for task in tasks), strict=False)
+        found[method] = np.array(list(runs), float) / HIGHEST_RETURN
     return tasks, found
 
 

@@ -6,7 +6,6 @@ a point in a bin does not count there.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,6 @@ from dreamer_bird.analysis.logs import Log
 _GROUPS = ["task", "method", "step"]
 BINS = 50  # about as many as the longest curve is cut into
 RESAMPLES = 2000  # of the seeds, for a bootstrap interval
-
-
-class Spread(NamedTuple):
-    """Mean, standard deviation (of a population, 0 for one seed) and number of seeds."""
-
-    mean: float
-    std: float
-    seeds: int
 
 
 def bin_width(curves: Iterable[Curve]) -> int:
@@ -40,10 +31,10 @@ def bin_width(curves: Iterable[Curve]) -> int:
     return int(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least))
 
 
-def binned(curve: Curve, width: int) -> Curve:
-    """Return the means of a curve in bins, at the centres of those bins that hold a point."""
-    bins = _bins(curve, width)
-    return Curve(bins.index.to_numpy(), bins["value"].to_numpy())
+def binned(curve: Curve, width: int) -> pd.DataFrame:
+    """Return the mean step and value in each bin that holds a point, by the bin's centre."""
+    centres = width * -((width - 2 * curve.step) // (2 * width))
+    return pd.DataFrame(curve._asdict()).groupby(centres).mean()
 
 
 def value_at(curve: Curve, step: int, width: int) -> float:
@@ -51,48 +42,38 @@ def value_at(curve: Curve, step: int, width: int) -> float:
 
     So a straight line keeps its values. NaN if the nearest mean is more than half a width away.
     """
-    bins = _bins(curve, width)
+    bins = binned(curve, width)
     if not len(bins) or 2 * (bins["step"] - step).abs().min() > width:
         return float("nan")
     return float(np.interp(step, bins["step"], bins["value"]))
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Summarise one value a seed; NaN, from a seed without one, does not count."""
-    values = np.array([value for value in values if not np.isnan(value)])
-    if not len(values):
-        return Spread(float("nan"), float("nan"), 0)
-    return Spread(float(values.mean()), float(values.std()), len(values))
-
-
-def aggregate(
-    logs: Sequence[Log], key: str | None = None, width: int | None = None
-) -> pd.DataFrame:
-    """Return the tidy table of means over seeds, a row for each task, method and bin.
-
-    Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
-    are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin); sorted
-    by task, method and step. Without a key the returns are taken; without a width `bin_width`
-    chooses one for each task. LogError names a log that lacks the key.
-    """
-    groups = _points(logs, key, width).groupby(_GROUPS)
-    values = groups["value"]
-    named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
-    return pd.DataFrame({**named, "seeds": values.count()}).reset_index()
+def spread(values: Iterable[float]) -> tuple[float, float, int]:
+    """Return mean, standard deviation and number of one value a seed; NaN does not count."""
+    values = pd.Series(list(values), dtype=float).dropna()
+    return values.mean(), values.std(ddof=0), len(values)
 
 
 def bands(logs: Sequence[Log], key: str | None, band: str) -> pd.DataFrame:
-    """Return the table of `aggregate` with columns low and high, the ends of the shaded area.
+    """Return the tidy table of means over seeds, a row for each task, method and bin.
 
-    With band "std" they are a standard deviation from the mean, with "ci" the ends of the 95%
-    percentile bootstrap interval of the mean, for which whole seeds are drawn with replacement.
+    Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
+    are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin), low
+    and high (ends of the shaded area); sorted by task, method and step. With band "std" the ends
+    are a standard deviation from the mean, with "ci" those of the 95% percentile bootstrap interval
+    of the mean, for which whole seeds are drawn with replacement. Without a key the returns are
+    taken. LogError names a log that lacks the key.
     """
-    table = aggregate(logs, key)
+    points = _points(logs, key)
+    groups = points.groupby(_GROUPS)
+    values = groups["value"]
+    named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
+    table = pd.DataFrame({**named, "seeds": values.count()}).reset_index()
     if band == "std":
         return table.assign(low=table["mean"] - table["std"], high=table["mean"] + table["std"])
     intervals = []
-    for (task, method), points in _points(logs, key).groupby(_GROUPS[:2]):
-        seeds = points.pivot(index="step", columns="log", values="value")
+    for (task, method), rows in points.groupby(_GROUPS[:2]):
+        seeds = rows.pivot(index="step", columns="log", values="value")
         low, high = _bootstrap(seeds.to_numpy())
         ends = {"step": seeds.index, "low": low, "high": high}
         intervals.append(pd.DataFrame({"task": task, "method": method, **ends}))
@@ -104,7 +85,7 @@ def mean_curve(curves: Sequence[Curve], width: int) -> Curve:
 
     It stands at the mean step of the points, which keeps the crossings of a straight line.
     """
-    bins = pd.concat([_bins(curve, width) for curve in curves]).groupby(level=0)
+    bins = pd.concat([binned(curve, width) for curve in curves]).groupby(level=0)
     mean = bins.mean()[bins.size() == len(curves)]
     return Curve(mean["step"].round().to_numpy(np.int64), mean["value"].to_numpy())
 
@@ -136,29 +117,18 @@ def steps_to_reach(curve: Curve, score: float) -> float:
     reached = np.flatnonzero(curve.value >= score)
     if not len(reached):
         return float("nan")
-    last = reached[0]
-    if last == 0:
-        return float(curve.step[0])
-    (before, step), (low, high) = (axis[last - 1 : last + 1] for axis in curve)
-    return float(before + (step - before) * (score - low) / (high - low))
+    step, value = (axis[max(reached[0] - 1, 0) : reached[0] + 1] for axis in curve)
+    return float(np.interp(score, value, step))
 
 
-def _bins(curve: Curve, width: int) -> pd.DataFrame:
-    """Return the mean step and value in each bin that holds a point, by the bin's centre."""
-    bins = -((width - 2 * curve.step) // (2 * width))
-    bins, where, counts = np.unique(bins, return_inverse=True, return_counts=True)
-    means = {name: np.bincount(where, axis) / counts for name, axis in curve._asdict().items()}
-    return pd.DataFrame(means, index=bins * width)
-
-
-def _points(logs: Sequence[Log], key: str | None, width: int | None = None) -> pd.DataFrame:
+def _points(logs: Sequence[Log], key: str | None) -> pd.DataFrame:
     """Return a row for each log and bin: task, method, log (a number), step, at and value."""
-    rows = [pd.DataFrame(columns=[*_GROUPS, "log", "at", "value"])] if not logs else []
+    rows = []
     for task in {log.task: None for log in logs}:
         members = {i: log for i, log in enumerate(logs) if log.task == task}
-        each = width or bin_width(log.curve(key) for log in members.values())
+        width = bin_width(log.curve(key) for log in members.values())
         for number, log in members.items():
-            bins = _bins(log.curve(key), each).rename(columns={"step": "at"}).rename_axis("step")
+            bins = binned(log.curve(key), width).rename(columns={"step": "at"}).rename_axis("step")
             rows.append(bins.reset_index().assign(task=task, method=log.method, log=number))
     return pd.concat(rows)
 

@@ -17,7 +17,6 @@ from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.divergence import between_methods
 from dreamer_bird.analysis.logs import RETURNS, Log, LogError
 from dreamer_bird.analysis.statistics import (
-    Spread,
     area,
     bin_width,
     common_range,
@@ -157,7 +156,7 @@ def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) ->
     if published:
         values = [_published_at(published, step, width) for step in at]
         seeds = published.seeds[0]
-        areas = Spread(area(row.mean, *steps), math.nan, seeds)  # of one curve, of the means
+        areas = area(row.mean, *steps), math.nan, seeds  # of one curve, of the means
     else:
         values = [spread(value_at(curve, step, width) for curve in curves) for step in at]
         areas, seeds = spread(area(curve, *steps) for curve in curves), len(curves)
@@ -165,8 +164,8 @@ def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) ->
         "method": row.name,
         "source": f"{published.source}; {published.note}" if published else None,
         "seeds": int(seeds),
-        "values": [_spread(value) for value in values],
-        "area": _spread(areas),
+        "values": [_spread(*value) for value in values],
+        "area": _spread(*areas),
     }
 
 
@@ -178,29 +177,26 @@ def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
     """
     steps = steps_to_reach(row.mean, score)
     alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
-    told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": _begins(row, score)}
+    at_most = steps in row.mean.step[:1]  # the curve begins there, or above
+    told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": at_most}
     told["seeds"] = None if row.published else int(np.isfinite(alone).sum())
-    begins = told["at_most"] or (reference and _begins(reference, score))
-    if reference and row is not reference and steps > 0 and not begins:
-        told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
+    if reference and row is not reference and steps > 0 and not at_most:
+        theirs = steps_to_reach(reference.mean, score)
+        if theirs not in reference.mean.step[:1]:
+            told["ratio"] = _known(theirs / steps)
     return told
 
 
-def _begins(row: _Row, score: float) -> bool:
-    """Return whether a method's mean curve begins at or above a score."""
-    return bool(row.mean.value[0] >= score)
-
-
-def _published_at(curve: PublishedCurve, step: int, width: int) -> Spread:
+def _published_at(curve: PublishedCurve, step: int, width: int) -> tuple[float, float, int]:
     """Return the published point in the bin around a step, or the mean between its neighbours."""
     index = np.abs(curve.step - step).argmin()
     if 2 * abs(curve.step[index] - step) <= width:
-        return Spread(curve.mean[index], curve.std[index], curve.seeds[index])
+        return curve.mean[index], curve.std[index], curve.seeds[index]
     if not curve.step[0] <= step <= curve.step[-1]:
-        return Spread(math.nan, math.nan, 0)
+        return math.nan, math.nan, 0
     after = np.searchsorted(curve.step, step)
     mean = np.interp(step, curve.step, curve.mean)
-    return Spread(mean, math.nan, curve.seeds[after - 1 : after + 1].min())
+    return mean, math.nan, curve.seeds[after - 1 : after + 1].min()
 
 
 def _final(curve: Curve, end: int, width: int) -> float | None:
@@ -247,8 +243,8 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
     return reliability.summarise(scores, against) | {"left_out": left_out}
 
 
-def _spread(value: Spread) -> dict:
-    return {"mean": _known(value.mean), "std": _known(value.std), "seeds": int(value.seeds)}
+def _spread(mean: float, std: float, seeds: int) -> dict:
+    return {"mean": _known(mean), "std": _known(std), "seeds": int(seeds)}
 
 
 def _known(number: float) -> float | None:

@@ -30,22 +30,22 @@ def test_settings_that_differ_are_marked():
     configs = [{"a": 1, "b": 2.0, "logdir": "x"}, {"a": 1, "b": 2.0}, {"a": 1, "b": 3.5, "c": None}]
     logs = [log(seed, config=config) for seed, config in enumerate(configs)]
     settings = settings_table([*logs, log()])
-    assert settings.differing == ["b", "c"]
-    assert [[tuple(cell) for cell in cells] for _, cells in settings.rows] == [
+    assert settings["differing"] == ["b", "c"]
+    assert [[tuple(cell) for cell in cells] for _, cells in settings["rows"]] == [
         [("2", False), ("\N{EM DASH}", False)],
         [("2", False), ("\N{EM DASH}", False)],
         [("3.5", True), ("null", True)],
     ]
-    assert settings.rows[2][0] == "BIRD on Cartpole Swingup, seed 2"
-    assert (settings.common, settings.without) == ({"a": "1"}, 1)
+    assert settings["rows"][2][0] == "BIRD on Cartpole Swingup, seed 2"
+    assert (settings["common"], settings["without"]) == ({"a": "1"}, 1)
 
 
 def test_the_last_video_of_a_run_unless_it_is_too_large(run, monkeypatch):
     (video,), left_out = find_videos([run])
     assert left_out == []
     last = (run.path.parent / "videos/evaluation-20000.gif").read_bytes()
-    assert base64.b64decode(video.source.partition(",")[2]) == last
-    assert video.caption == "BIRD on Cartpole Swingup, seed 0, at step 20k"
+    assert base64.b64decode(video["source"].partition(",")[2]) == last
+    assert video["caption"] == "BIRD on Cartpole Swingup, seed 0, at step 20k"
     monkeypatch.setattr(artifacts, "LARGEST_VIDEO", len(last) - 1)
     videos, (line,) = find_videos([run])
     assert videos == [] and "left out" in line and "evaluation-20000.gif" in line

@@ -59,3 +59,11 @@ def test_returns_of_training_beside_those_of_evaluations_are_told(make_log):
     logs = [make_log(ramp(1)), make_log({"train/return": ramp(1)}, method="dreamer")]
     with pytest.warns(UserWarning, match=r"dreamer/0: no test/return; its train/return"):
         compare_logs(logs, Question())
+
+
+def test_seeds_that_share_no_bin_reach_no_score(make_log):
+    early, late = ([(begin + step, 9) for step in range(0, 1000, 100)] for begin in (0, 5000))
+    with pytest.warns(UserWarning, match="1 of 2 runs have no return at step"):
+        told = compare_logs([make_log(early), make_log(late, seed=1)], Question(scores=(5.0,)))
+    (reach,) = (each for each in told["tasks"][0]["methods"][0]["reach"] if each["score"] == 5)
+    assert (reach["steps"], reach["at_most"], reach["seeds"]) == (None, False, 2)
