@@ -46,27 +46,21 @@ FIRST = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors the user can cause become one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
-    try:
-        with surviving_streams():
-            return _run(arguments)
-    finally:
-        warnings.formatwarning = before
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        return _dispatch(arguments)
-    except RunError as error:
-        print(f"{_program()}: {error}", file=sys.stderr)
-        return error.exit_status
-    except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
-        print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{_program()}: interrupted", file=sys.stderr)
-        return 130  # as shells report a process that was interrupted
+    with ExitStack() as stack:
+        stack.callback(setattr, warnings, "formatwarning", warnings.formatwarning)
+        warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
+        stack.enter_context(surviving_streams())
+        try:
+            return _dispatch(arguments)
+        except RunError as error:
+            print(f"{_program()}: {error}", file=sys.stderr)
+            return error.exit_status
+        except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
+            print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"{_program()}: interrupted", file=sys.stderr)
+            return 130  # as shells report a process that was interrupted
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -81,6 +75,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"unknown command {name}: {nearest(name, COMMANDS)}")
     if name == "train":
         return _train(arguments)
+    if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
+        raise ConfigError("an argument is empty: is a variable of the shell not set?")
     return import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
 
 

@@ -42,8 +42,6 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
         close = [valid for valid in scores if scores[valid] > best - 0.1]
         *others, last = sorted(close, key=scores.get, reverse=True)[:3]
         return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
-    return (
-        f"choose from {', '.join(scores)}"
-        if len(scores) <= 45
-        else "--help-all lists the valid ones"
-    )
+    if len(scores) > 45:
+        return "--help-all lists the valid ones"
+    return f"choose from {', '.join(scores)}"

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dreamer_bird.config import RULES, Rule
 from dreamer_bird.errors import ConfigError, nearest
-from dreamer_bird.utils.files import check_writable, refuse_url
+from dreamer_bird.utils.files import check_writable
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,8 +26,6 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the values; ConfigError names a flag or word that cannot be used."""
-        if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
-            raise ConfigError("an argument is empty: is a variable of the shell not set?")
         values, unknown = self.parse_known_intermixed_args(arguments)
         for word in unknown:
             flag = word.partition("=")[0]
@@ -87,12 +85,9 @@ def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
 
 
 def make_folder(flag: str, path: Path) -> None:
-    """Make a folder where there is none yet; ConfigError with the system's reason if that fails."""
-    refuse_url(f"{flag} {path}", path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{flag} {path}: {error.strerror}") from None
+    """Make a folder where there is none yet; ConfigError where no files could be made in it."""
+    check_writable(f"{flag} {path}", path)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

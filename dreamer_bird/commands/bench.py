@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     config = config.replace(precision=resolve_precision(config.precision))
     figures = {"precision": config.precision, "onednn": uses_onednn()}
     if flags.part in ("step", "all"):
-        figures |= measure_step(config, flags.steps)
+        updates = time_updates(config)
+        figures |= first_step(updates) | next_steps(config, updates, flags.steps)
     if flags.part in ("act", "all"):
         seconds = list(islice(time_actions(config), 1, flags.steps + 1))  # the first is traced
         figures["policy_ms"] = 1000 * float(np.median(seconds))
@@ -57,12 +58,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure_step(config: Config, steps: int) -> dict[str, float]:
-    """Time training steps on a random batch, and this machine's largest matrix product."""
-    updates = time_updates(config)
-    return first_step(updates) | next_steps(config, updates, steps)
-
-
 def first_step(updates: Iterator[float]) -> dict[str, float]:
     """Make the first update of `time_updates`, which is traced and may be compiled."""
     next(updates)
@@ -71,8 +66,12 @@ def first_step(updates: Iterator[float]) -> dict[str, float]:
 
 def next_steps(config: Config, updates: Iterator[float], steps: int) -> dict[str, float]:
     """Time updates that follow the first one, and this machine's largest matrix product."""
-    seconds = list(islice(updates, steps))
-    memory = _peak_gpu_memory()
+    import tensorflow as tf
+
+    seconds, memory = list(islice(updates, steps)), {}
+    if first_device() == "GPU:0":  # before the product, which takes more
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        memory["peak_gpu_mb"] = peak / 1e6
     operations, fastest = flops_per_step(config, spec_of(config)), _matmul_gflops(config.precision)
     return memory | {
         "step_s_median": float(np.median(seconds)),
@@ -212,14 +211,6 @@ def _matmul_gflops(precision: str) -> float:
     product()
     seconds = min(timeit.repeat(lambda: product().numpy(), repeat=8, number=1))
     return 4 * size**3 / seconds / 1e9
-
-
-def _peak_gpu_memory() -> dict[str, float]:
-    import tensorflow as tf
-
-    if first_device() == "CPU:0":
-        return {}
-    return {"peak_gpu_mb": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6}
 
 
 def _show(figures: dict[str, float]) -> None:

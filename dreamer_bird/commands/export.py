@@ -24,10 +24,7 @@ TOLERANCE = 1e-5  # of actions, on the machine that wrote it
 
 
 def main(arguments: list[str]) -> int:
-    """Write a run's policy in float32 as a SavedModel and check that it acts the same; return 0.
-
-    With `--run`, a run of the weights alone.
-    """
+    """Write a SavedModel that acts the same, or with `--run` a run of the weights; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
     parent = flags.out.absolute().parent
@@ -45,10 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def save_checked(snapshot: Snapshot, folder: Path, out: Path) -> str:
-    """Write a SavedModel and say how far its actions are off; RunError if that is too much.
-
-    `folder` will be moved to `out`.
-    """
+    """Write a SavedModel, to be moved to `out`; say how far its actions are off, or RunError."""
     # Another graph rounds otherwise in half precision: its actions differed by a hundredth.
     config = snapshot.config.replace(precision="float32")
     agent = build_quietly(snapshot._replace(config=config))
@@ -63,10 +57,7 @@ def save_checked(snapshot: Snapshot, folder: Path, out: Path) -> str:
 
 
 def save_run(snapshot: Snapshot, folder: Path, out: Path) -> str:
-    """Write what `evaluate`, `predict`, `export` and `load` need of a run; say what was written.
-
-    `folder` will be moved to `out`.
-    """
+    """Write what `evaluate` and others need of a run, to be moved to `out`; say what it was."""
     names = build_quietly(snapshot).named_variables()
     header = {key: snapshot.config[key] for key in ("task", "variant", "precision")}
     header |= {"step": snapshot.step, "spec": snapshot.spec, "replay": []}

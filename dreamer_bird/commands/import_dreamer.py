@@ -124,19 +124,17 @@ def name_arrays(arrays: tuple[np.ndarray, ...], shapes: Shapes) -> tuple[int, Ar
     counter, *others = arrays or (np.zeros(1),)
     if counter.ndim or counter.dtype.kind != "i" or not 0 <= counter <= MOST_STEPS:
         raise ValueError("does not begin with a number of steps, as those of Dreamer do")
-    found = [array for array in others if array.ndim]
+    found, weights = [array for array in others if array.ndim], {}
     for (name, shape), array in zip(shapes.items(), found, strict=False):
         if array.shape != shape:
             wanted = f"and the sizes and the task want {shape}"
             raise ValueError(f"{name} has shape {array.shape}, {wanted}")
-    if len(found) != len(shapes):
-        raise ValueError(f"has {len(found)} weights, and the sizes want {len(shapes)}")
-    weights = {}
-    for name, array in zip(shapes, found, strict=True):
         with np.errstate(over="ignore"):
             weights[name] = array.astype(np.float32)
         if array.dtype.kind != "f" or not np.isfinite(weights[name]).all():
             raise ValueError(f"{name} holds something else than finite numbers")
+    if len(found) != len(shapes):
+        raise ValueError(f"has {len(found)} weights, and the sizes want {len(shapes)}")
     return int(counter), weights
 
 
@@ -144,15 +142,12 @@ def write_run(config: Config, spec: Spec, step: int, arrays: Arrays) -> None:
     """Write settings and a checkpoint of an agent's arrays into the logdir, as training would."""
     train = config.train
     header = {
-        "step": step,
+        **dict.fromkeys(("step", "prefilled", "evaluated_step", "saved_step"), step),
         "episodes": step // (config.env.time_limit or EPISODE),
         # Nothing is due before the next episode: there is no replay to learn from.
-        "prefilled": step,
         "updates": train.updates,
         "next_eval": step + train.eval_every,
         "next_save": step + train.save_every,
-        "evaluated_step": step,
-        "saved_step": step,
         "bad_updates": (0, ""),
         "collector": [(0, ""), 0, 0],
         "evaluator": [(0, ""), 0, 0],

@@ -97,10 +97,7 @@ def check_alike(snapshots: list[Snapshot]) -> None:
 
 
 def choose_window(flags: Namespace, reward: np.ndarray) -> Window:
-    """Put a window around `flags.frame`, or where the reward [T] of an episode changes most.
-
-    Raises ConfigError if none fits.
-    """
+    """Put a window at `--frame` or the largest change of reward [T]; ConfigError if none fits."""
     context, horizon, key, rows = flags.context, flags.horizon, flags.frame, len(reward)
     before = context + horizon // 2
     valid = range(before, rows - (horizon - 1 - horizon // 2))

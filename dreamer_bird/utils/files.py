@@ -109,20 +109,14 @@ def nearest_existing(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if os.path.lexists(each))
 
 
-def refuse_url(name: str, path: Path) -> None:
-    """Raise ConfigError, whose line begins with `name`, for gs://bucket/x and the like."""
-    if re.fullmatch(r"[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else ""):
-        raise ConfigError(
-            f"{name}: must be a folder, not a URL: mount what it names, and name where"
-        )
-
-
 def check_writable(name: str, folder: Path) -> None:
-    """Refuse a folder in which no files can be made; make nothing.
+    """Refuse a folder in which no files can be made, gs://bucket/x and the like too; make nothing.
 
     Raises ConfigError, whose line begins with `name`.
     """
-    refuse_url(name, folder)
+    if re.match(r"[a-z][a-z0-9+.-]+:(/|$)", str(folder)):
+        told = "must be a folder, not a URL: mount what it names, and name where"
+        raise ConfigError(f"{name}: {told}")
     existing = nearest_existing(folder)
     if not existing.is_dir():
         raise ConfigError(f"{name}: {existing} is not a folder")

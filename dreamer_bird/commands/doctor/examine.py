@@ -324,9 +324,7 @@ def _duration(seconds: float) -> str:
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser = Parser(
-        "doctor",
-        "Tell whether training would work here, and what to do if not.",
-        "--configs cpu",
+        "doctor", "Tell whether training would work here, and what to do if not.", "--configs cpu"
     )
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="(all)")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."

@@ -11,22 +11,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dreamer_bird.commands.arguments import Parser, make_folder, parse_flags, whole
 from dreamer_bird.commands.doctor.trials import try_environment
-from dreamer_bird.commands.gpu_check.trials import (
-    BLOCKS_AFTER,
-    BLOCKS_BEFORE,
-    in_process,
-    try_run,
-)
+from dreamer_bird.commands.gpu_check.trials import BLOCKS_AFTER, BLOCKS_BEFORE, in_process, try_run
 from dreamer_bird.config import load
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import check_writable, replacing
-
-T = TypeVar("T")
 
 FILE = "gpu-check.json"
 LEAST = 20.0  # seconds, with less than which no trial begins
@@ -59,9 +52,6 @@ class Mode(NamedTuple):
     tf32: bool
 
 
-Case = tuple[Mode, str]  # and "true" where XLA compiles, else "false"
-
-
 class Check:
     """What was found so far, in the time that all trials share."""
 
@@ -70,42 +60,39 @@ class Check:
         self._end, self._path, self._echo = time.monotonic() + seconds, outdir / FILE, echo
         self.folder, self.workers, self._lock = str(outdir), 1, Lock()
         self.found = {"lines": []}
+        # By mode and "true" or "false" for XLA; the precisions with that which agree with the CPU.
+        self.steps: dict[tuple[Mode, str], dict] = {}
+        self.agreed: set[tuple[str, str]] = set()
+        self.runs: list[dict] = []  # of variants
 
-    def beside(self, trials: Sequence[Callable[[], T]]) -> list[T]:
-        """Return what trials give that are made beside one another, where there is room."""
+    def beside(self, trials: Sequence[Callable[[], None]]) -> None:
+        """Make trials beside one another, where there is room."""
         with ThreadPoolExecutor(self.workers) as pool:
-            return [each.result() for each in [pool.submit(trial) for trial in trials]]
+            list(pool.map(lambda trial: trial(), trials))
 
-    def run(self, part: str, what: str, trial: Callable, *arguments: object) -> object | None:
-        """Return what a trial finds when it is called with the seconds it may take, and arguments.
-
-        If it fails, or no time is left, that is a line, and None is returned.
-        """
+    def run(self, part: str, what: str, trial: Callable[[float], object]) -> object | None:
+        """Return what a trial finds in the seconds it gets; if it fails or gets none, a line is."""
         left = self._end - time.monotonic()
         if left < LEAST:
             self.add(part, what, "SKIP", "no time left: --minutes gives more")
             return None
         start = time.monotonic()
         try:
-            return trial(min(LIMIT, left), *arguments)
+            return trial(min(LIMIT, left))
         except Exception as error:  # whatever it is, the other trials still tell something
             lines = str(error).splitlines() or [type(error).__name__]
             self.add(part, what, "FAIL", f"{lines[-1]} ({time.monotonic() - start:.0f} s)")
             return None
 
     def add(self, part: str, what: str, status: str, text: str, figures: object = None) -> None:
-        """Add a line, print it, and write all of them."""
+        """Add a line, print it, and write all, to be there whatever ends this process."""
         line = {"part": part, "what": what, "status": status, "text": text}
         with self._lock:
             self.found["lines"].append(line | ({"figures": figures} if figures else {}))
             if self._echo:
                 print(f"{status:4} {part:9} {what:24} {text}", flush=True)
-            self.save()
-
-    def save(self) -> None:
-        """Write what was found, so that it is there whatever ends this process."""
-        with replacing(self._path) as file:
-            file.write(json.dumps(self.found, indent=1).encode())
+            with replacing(self._path) as file:
+                file.write(json.dumps(self.found, indent=1).encode())
 
     @property
     def failed(self) -> bool:
@@ -136,30 +123,26 @@ def examine(check: Check, seen: Mapping) -> None:
     name_machine(check, seen)
     if len(modes) == 2:
         check.add("step", "TF32, bfloat16", "SKIP", "need compute capability 8.0")
-    plain, agreed = try_updates(check, modes, "false")
-    runs = [play(check, variant) for variant in seen["variants"]]
+    try_updates(check, modes, "false")
+    for variant in seen["variants"]:
+        play(check, variant)
     if len(seen["gpus"]) > 1:
         compare(
             check, "devices", "two as one", FEW, [["GPU:0"], PLAIN], [["GPU:0", "GPU:1"], PLAIN]
         )
-    compiled, agreed_too = try_updates(check, modes, "true")
-    choose(check, plain | compiled, agreed | agreed_too, next(filter(None, runs), None))
+    try_updates(check, modes, "true")
+    choose(check)
     for xla in ("false", "true"):
         others = [(size, mode) for size in ("paper", "cpu") for mode in modes]
         check.beside([partial(time_step, check, *each, xla) for each in others])
 
 
-def try_updates(
-    check: Check, modes: Sequence[Mode], xla: str
-) -> tuple[dict[Case, dict], set[tuple[str, str]]]:
-    """Return the steps that were timed, by number format, and in which precisions they agree."""
-    precisions = list(dict.fromkeys(mode.precision for mode in modes))
+def try_updates(check: Check, modes: Sequence[Mode], xla: str) -> None:
+    """Time steps in all number formats, hold each precision against the CPU's, and overflow."""
+    precisions = dict.fromkeys(mode.precision for mode in modes)
     tries = [partial(time_step, check, SIZE, mode, xla) for mode in modes]
     tries += [partial(agree, check, FEW, "CPU:0", "GPU:0", each, xla) for each in precisions]
-    found = check.beside([*tries, partial(overflow, check, FEW, "GPU:0", xla)])
-    steps = {(mode, xla): step for mode, step in zip(modes, found, strict=False) if step}
-    agreed = zip(precisions, found[len(modes) :], strict=False)
-    return steps, {(precision, xla) for precision, agrees in agreed if agrees}
+    check.beside([*tries, partial(overflow, check, FEW, "GPU:0", xla)])
 
 
 def modes_of(capability: tuple[int, int], first: str) -> list[Mode]:
@@ -187,10 +170,8 @@ def name_machine(check: Check, seen: Mapping) -> None:
     text = f"{seen['tensorflow']}, built for CUDA {seen['cuda']} and cuDNN {seen['cudnn']}"
     text += "".join(f", {name} {version}" for name, version in packages.items())
     check.add("machine", "TensorFlow", "OK", text)
-    told = "there is bfloat16" if tuple(seen["capability"]) >= AMPERE else "there is no bfloat16"
-    text = (
-        f"{seen['precision']}, since {told} at {capability}; XLA {'on' if seen['xla'] else 'off'}"
-    )
+    no, xla = "" if tuple(seen["capability"]) >= AMPERE else "no ", "on" if seen["xla"] else "off"
+    text = f"{seen['precision']}, since there is {no}bfloat16 at {capability}; XLA {xla}"
     check.add("machine", "--precision auto", "OK", text)
     if frames := check.run("machine", "renderer", lambda limit: try_environment(load())):
         text = f"{frames.backend}, {frames.renderer}, {frames.milliseconds:.1f} ms an agent step"
@@ -203,11 +184,12 @@ def name_machine(check: Check, seen: Mapping) -> None:
 
 def agree(
     check: Check, words: list[str], reference: str, device: str, precision: str, xla: str
-) -> bool:
-    """Return whether a device's first update agrees with the plain one of `reference`."""
+) -> None:
+    """Hold a device's first update against the plain one of `reference`."""
     other = [[device], ["--precision", precision, "--xla", xla]]
     what = f"{precision}{_xla(xla)}"
-    return compare(check, "agreement", what, words, [[reference], PLAIN], other)
+    if compare(check, "agreement", what, words, [[reference], PLAIN], other):
+        check.agreed.add((precision, xla))
 
 
 def compare(
@@ -226,8 +208,8 @@ def compare(
     return agrees
 
 
-def time_step(check: Check, size: str, mode: Mode, xla: str) -> dict | None:
-    """Time training steps in a number format, plain or compiled; return what was found."""
+def time_step(check: Check, size: str, mode: Mode, xla: str) -> None:
+    """Time training steps in a number format, plain or compiled."""
     what = f"{size} {mode.name}{_xla(xla)}"
     line = [*SIZES[size], "--precision", mode.precision, "--xla", xla]
     found = check.run("step", what, _child("time_steps", check.folder, line, mode.tf32))
@@ -238,24 +220,20 @@ def time_step(check: Check, size: str, mode: Mode, xla: str) -> dict | None:
         memory = f"{memory:,.0f} MB of the GPU, " if memory else ""
         step = 1000 * found["step_s_median"]
         check.add("step", what, "OK", text.format(step=step, memory=memory, **found), found)
-    return found
+        if size == SIZE:
+            check.steps[mode, xla] = found
 
 
-def choose(
-    check: Check,
-    steps: Mapping[Case, dict],
-    agreed: set[tuple[str, str]],
-    run: Mapping | None,
-) -> None:
+def choose(check: Check) -> None:
     """Add lines on the fastest step that agrees with the CPU's: its flags, where its time goes,
     and with what a run takes besides, how long a whole run is.
     """
-    tf32 = any(mode.tf32 and mode.precision == "float32" for mode, _ in steps)
+    tf32 = any(mode.tf32 and mode.precision == "float32" for mode, _ in check.steps)
     fits = {
         (mode, xla): step
-        for (mode, xla), step in steps.items()
+        for (mode, xla), step in check.steps.items()
         # Where there is TF32, --precision float32 computes with it.
-        if (mode.precision, xla) in agreed and not (tf32 and mode.name == "float32")
+        if (mode.precision, xla) in check.agreed and not (tf32 and mode.name == "float32")
     }
     if not fits:
         check.add("flags", "for training", "FAIL", "no step was timed that agrees with the CPU's")
@@ -268,7 +246,7 @@ def choose(
         check.add("profile", "an update", "OK", line)
     if "profile_error" in step:
         check.add("profile", "an update", "FAIL", step["profile_error"])
-    if run:
+    for run in check.runs[:1]:
         besides = (1 - run["share_train"]) / run["env_steps_per_s"]
         updates = RUN["train.updates"] / RUN["train.every"]  # to an environment step
         hours = 1e6 * (besides + updates * step["step_s_median"]) / 3600
@@ -284,7 +262,7 @@ def overflow(check: Check, words: list[str], device: str, xla: str) -> None:
         check.add("overflow", what, "OK", text.format(**found), found)
 
 
-def play(check: Check, variant: str) -> dict | None:
+def play(check: Check, variant: str) -> None:
     """Try a short run from pixels, stopped and resumed; without XLA, which would compile twice."""
     line = [f"--variant={variant}", *SIZES[SIZE], *(f"--{key}={RUN[key]}" for key in RUN)]
     found = check.run("run", variant, lambda limit: try_run([*line, "--xla=false"], limit))
@@ -293,7 +271,7 @@ def play(check: Check, variant: str) -> dict | None:
         text += "{share_train:.0%} training, {share_render:.0%} rendering, {share_other:.0%} the "
         text += "rest"
         check.add("run", variant, "OK", text.format(**found), found)
-    return found
+        check.runs.append(found)
 
 
 def _room(gpu: machine.Gpu | None = None) -> int:

@@ -15,13 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.bench import (
-    PROGRAM,
-    first_step,
-    logged_blocks,
-    next_steps,
-    run_figures,
-)
+from dreamer_bird.commands.bench import PROGRAM, first_step, logged_blocks, next_steps, run_figures
 from dreamer_bird.commands.doctor.trials import error_line
 from dreamer_bird.commands.gpu_check.kernels import profile_updates
 from dreamer_bird.commands.updates import agent_of, random_batch, time_updates

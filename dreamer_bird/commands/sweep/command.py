@@ -3,7 +3,6 @@
 import argparse
 import warnings
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 
 from dreamer_bird.commands.arguments import Parser, whole
@@ -31,14 +30,8 @@ def main(arguments: list[str]) -> int:
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
     todo = [run for run in runs if run.state == "waiting"]
     this, board = this_machine(), Board(runs)
-    share_in = partial(
-        share_of,
-        runs=len(todo),
-        devices=runs[0].config.devices,
-        cpus=flags.cpus_per_run,
-        gpus=flags.gpus_per_run,
-    )
-    share = share_in([this])
+    asked = len(todo), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
+    share = share_of([this], *asked)
     if not flags.address and share.cpus > this.cpus:
         raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
     if not flags.address and share.gpus > this.gpus:
@@ -57,7 +50,7 @@ def main(arguments: list[str]) -> int:
         # In this order: Ray sets a handler of SIGTERM of its own when it starts.
         with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
             machines = machines_of(ray) if flags.address else [this]
-            share = share_in(machines)
+            share = share_of(machines, *asked)
             if not at_once(machines, share):
                 warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
             with board:
@@ -87,8 +80,6 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--retries", type=whole(0), default=3, help="of a run that failed (3)")
     add("--dry-run", action="store_true", help="print the plan with time, memory and disk")
     parser.epilog = "Presets and settings as for training: --configs cpu --steps 1e5 ..."
-    if "" in arguments:
-        raise ConfigError("an argument is empty: is a variable of the shell not set?")
     flags, settings = parser.parse_known_args(arguments)
     own = [name.replace("_", "-") for name in vars(flags)]
     for flag in (word.partition("=")[0] for word in settings if word.startswith("--")):

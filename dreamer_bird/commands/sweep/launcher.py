@@ -26,8 +26,7 @@ class Launcher:
     def __init__(self, ray: ModuleType, share: Share, retries: int, board: Board):
         """Take Ray, what each run gets, and how often a run that fails is tried again."""
         self._ray, self._share, self._retries, self._board = ray, share, retries, board
-        options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
-        self._task = ray.remote(**options)(node.train)
+        self._task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(node.train)
         self._pending: dict[object, PlannedRun] = {}
         self._later: dict[PlannedRun, float] = {}  # with the time from which each may go on
         self._sizes: dict[PlannedRun, int] = {}  # of logs before the task writes in them

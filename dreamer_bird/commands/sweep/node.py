@@ -120,11 +120,8 @@ def _reason(status: int, log: Path, start: int) -> str:
     """Word why a run ended: the signal, or the last line that it wrote."""
     if status < 0:
         return cause_of_end(status)
-    with log.open("rb") as file:
-        file.seek(start)
-        lines = file.read().decode(errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:LONGEST] if said else "it said nothing"
+    said = log.read_bytes()[start:].decode(errors="replace").strip()
+    return said.splitlines()[-1].strip()[:LONGEST] if said else "it said nothing"
 
 
 if __name__ == "__main__":
