@@ -4,10 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml import YAML, YAMLError
 
 from dreamer_bird.envs.custom import read_kwargs
 from dreamer_bird.envs.tasks import (
@@ -304,13 +304,18 @@ def _check_together(values: Mapping) -> None:
 
 def _read_yaml(path: Path) -> Mapping:
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        tree = _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "strerror", None)
         raise ConfigError(f"{path}{place}: {problem or str(error).splitlines()[0]}") from None
     return _mapping(tree, f"{path}: ")
+
+
+@cache  # configs.yaml takes 30 ms, and each run of a sweep is of the same
+def _parse(text: str) -> object:
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _mapping(tree: object, where: str) -> Mapping:
