@@ -8,7 +8,7 @@ from dreamer_bird.agent.networks import ActionDecoder, DenseDecoder
 from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
 from dreamer_bird.agent.replicas import whole_batch
 from dreamer_bird.agent.rssm import State
-from dreamer_bird.agent.world_model import Metrics, WorldModel, some_steps
+from dreamer_bird.agent.world_model import Metrics, WorldModel, merge_time, some_steps
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
 
@@ -29,22 +29,12 @@ class ActorCritic(tf.Module):
         super().__init__("actor_critic")
         self._config = config
         actor, value = config.actor, config.value
-        self.actor = ActionDecoder(
-            spec.actions,
-            actor.layers,
-            actor.units,
-            "onehot" if spec.discrete else "tanh_normal",
-            init_std=actor.init_std,
-            min_std=actor.min_std,
-            mean_scale=actor.mean_scale,
-            dtype=dtype,
-        )
+        sizes = spec.actions, actor.layers, actor.units
+        dist = "onehot" if spec.discrete else "tanh_normal"
+        scales = {key: actor[key] for key in ("min_std", "init_std", "mean_scale")}
+        self.actor = ActionDecoder(*sizes, dist, **scales, dtype=dtype)
         self.value = DenseDecoder((), value.layers, value.units, dtype=dtype, name="value")
-
-    @property
-    def networks(self) -> list[ActionDecoder | DenseDecoder]:
-        """Both networks; their names are those of their settings, too."""
-        return [self.actor, self.value]
+        self.networks = [self.actor, self.value]  # whose names are those of their settings, too
 
     def act(self, feat: tf.Tensor, seed: tf.Tensor, training: bool) -> tf.Tensor:
         """Return actions `[B, A]` at features `[B, F]`: samples if `training`, else the mode."""
@@ -58,12 +48,11 @@ class ActorCritic(tf.Module):
 
         From all of them, or from `imagine_starts` random ones of each sequence.
         """
-        start = some_steps(
-            {**post, "discount": discount}, self._config.objective.imagine_starts, seed
-        )
+        section = self._config.objective
+        start = some_steps({**post, "discount": discount}, section.imagine_starts, seed)
         start = {key: merge_time(value) for key, value in start.items()}
         start_discount = start.pop("discount")
-        rollout = model.imagine(self.actor, start, self._config.objective.horizon, seed)
+        rollout = model.imagine(self.actor, start, section.horizon, seed)
         return Rollouts(start_discount, *rollout)
 
     def losses(self, model: WorldModel, rollouts: Rollouts) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
@@ -79,18 +68,11 @@ class ActorCritic(tf.Module):
             log_prob=model.log_prob(rollouts.states),
             gamma=section.discount,
         )
-        objective = OBJECTIVES[self._config.variant]
-        terms = objective(imagined, section.alpha, section.confidence_clip)
+        terms = OBJECTIVES[self._config.variant](imagined, section.alpha, section.confidence_clip)
         actor_loss, value_loss = actor_value_losses(
             imagined, terms, section["lambda"], section.weight_value_loss
         )
-        sampled_entropy = rollouts.entropies["tanh"]
-        return actor_loss, value_loss, _metrics(imagined, terms.weight, sampled_entropy)
-
-
-def merge_time(x: tf.Tensor) -> tf.Tensor:
-    """Merge batch and time, `[B, T, ...] -> [B * T, ...]`."""
-    return tf.reshape(x, [-1, *x.shape[2:]])
+        return actor_loss, value_loss, _metrics(imagined, terms.weight, rollouts.entropies["tanh"])
 
 
 def _metrics(imagined: Imagined, weight: tf.Tensor, sampled_entropy: tf.Tensor) -> Metrics:

@@ -13,7 +13,7 @@ from dreamer_bird.agent.layers import weights_from
 from dreamer_bird.agent.objectives import OBJECTIVES
 from dreamer_bird.agent.optimizer import Optimizer
 from dreamer_bird.agent.planner import Planner
-from dreamer_bird.agent.precision import resolve_xla
+from dreamer_bird.agent.precision import resolve_precision, resolve_xla
 from dreamer_bird.agent.preprocessing import preprocess
 from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
@@ -42,7 +42,7 @@ class Agent(tf.Module):
         super().__init__("agent")
         self._config, self._spec = config, spec
         self._strategy = tf.distribute.get_strategy()
-        dtype = tf.as_dtype(config.precision)
+        dtype = tf.as_dtype(resolve_precision(config.precision))
         self.world_model = WorldModel(config.model, config.objective.discount, spec, dtype)
         learns_to_act = config.variant in OBJECTIVES
         self.actor_critic = ActorCritic(config, spec, dtype) if learns_to_act else None
@@ -51,13 +51,10 @@ class Agent(tf.Module):
         self._networks = [*self.world_model.networks, *behaviour]
         with weights_from(seeds.generator(config.seed, "weights")):
             self._build()
-        parts = {"model": (self.world_model, config.model)}
-        parts |= {network.name: (network, config[network.name]) for network in behaviour}
+        parts = {"model": self.world_model} | {network.name: network for network in behaviour}
         self.optimizers = {
-            name: Optimizer(
-                part.trainable_variables, section.lr, section.clip, dtype == tf.float16, name
-            )
-            for name, (part, section) in parts.items()
+            name: Optimizer(part.trainable_variables, config[name], dtype == tf.float16, name)
+            for name, part in parts.items()
             if learns
         }
         self._actor_waits = 1  # updates until the counter is asked whether the actor learns
@@ -161,7 +158,8 @@ class Agent(tf.Module):
         """Do what `train_step` does, with the part of the batch that a replica has."""
         model_seed, imagine_seed = tf.unstack(split_seed(seed, 2))
         batch = preprocess(batch)
-        self.world_model.update_statistics(batch)
+        if self.world_model.standardizer:
+            self.world_model.standardizer.update(batch["image"])
         with tf.GradientTape() as model_tape:
             model_loss, post, metrics = self.world_model.loss(batch, model_seed)
         learning = {"model": (model_tape, model_loss)}

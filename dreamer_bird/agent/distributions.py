@@ -49,12 +49,10 @@ class FixedNormal:
         self._event_dims = event_dims
 
     def mean(self) -> tf.Tensor:
-        """Return the mean `[..., *event]`."""
+        """Return the mean, which is the mode too, `[..., *event]`."""
         return self._mean
 
-    def mode(self) -> tf.Tensor:
-        """Return the mode, which is the mean."""
-        return self._mean
+    mode = mean
 
     def log_prob(self, value: tf.Tensor) -> tf.Tensor:
         """Return log densities `[...]`.
@@ -77,10 +75,7 @@ class TanhNormal:
         self.loc = tf.cast(mean, tf.float32)
         self.std = tf.cast(std, tf.float32)
 
-    @staticmethod
-    def noise(shape: tf.Tensor, seed: tf.Tensor | None, axis: int = 0) -> tf.Tensor:
-        """Return what a sample of that shape is made of besides the distribution."""
-        return normal_noise(shape, seed, axis)
+    noise = staticmethod(normal_noise)  # what a sample is made of besides the distribution
 
     def sample(self, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return a reparameterised sample, `[..., A]`."""

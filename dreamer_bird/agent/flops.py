@@ -1,5 +1,7 @@
 """Floating-point operations of a training step, counted from the sizes of the networks."""
 
+from itertools import pairwise
+
 from dreamer_bird.agent.geometry import KERNEL, decoder_kernels, encoder_sides
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
@@ -14,25 +16,26 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     """
     from dreamer_bird.agent.objectives import OBJECTIVES  # with TensorFlow, which help does without
 
-    model, objective, actions = config.model, config.objective, spec.actions
-    frames = config.replay.batch * config.replay.length
-    decoded = config.replay.batch * (model.decode_steps or config.replay.length)
-    imagined = (
-        config.replay.batch * (objective.imagine_starts or config.replay.length) * objective.horizon
-    )
-    feat = model.stoch + model.deter
+    model, actor, value, objective = config.model, config.actor, config.value, config.objective
+    batch, length = config.replay.batch, config.replay.length
+    decoded = batch * (model.decode_steps or length)
+    imagined = batch * (objective.imagine_starts or length) * objective.horizon
+    feat, statistics = model.stoch + model.deter, 2 * model.stoch
     first, encoders, embed, decoders = _observations(config, spec, feat)
-    prior, posterior = _rssm(config, actions, embed)
-    reward = _mlp(feat, model.units, model.reward_layers, 1)
-    discount = _mlp(feat, model.units, model.discount_layers, 1) if model.discount_head else 0
-    outputs = actions if spec.discrete else 2 * actions
-    actor = _mlp(feat, config.actor.units, config.actor.layers, outputs)
-    value = _mlp(feat, config.value.units, config.value.layers, 1)
-    real = 2 * first + 3 * (encoders + prior + posterior + reward + discount)
+    prior = _dense(model.stoch + spec.actions, model.hidden)
+    prior += 3 * _dense(model.hidden + model.deter, model.deter)
+    prior += _dense(model.deter, model.hidden, statistics)
+    posterior = _dense(model.deter + embed, model.hidden, statistics)
+    heads = _dense(feat, *[model.units] * model.reward_layers, 1)
+    if model.discount_head:
+        heads += _dense(feat, *[model.units] * model.discount_layers, 1)
+    outputs = spec.actions if spec.discrete else 2 * spec.actions
+    behaviour = _dense(feat, *[actor.units] * actor.layers, outputs)
+    behaviour += _dense(feat, *[value.units] * value.layers, 1)
+    real = 2 * first + 3 * (encoders + prior + posterior + heads)
     # The actor's input gets no gradient; the value's gives one to its weights and one to its input.
-    dreamt = 2 * (prior + reward + discount) + 3 * (actor + value)
-    behaviour = imagined * dreamt if config.variant in OBJECTIVES else 0
-    return frames * real + decoded * 3 * decoders + behaviour
+    dreamt = 2 * (prior + heads) + 3 * behaviour if config.variant in OBJECTIVES else 0
+    return batch * length * real + decoded * 3 * decoders + imagined * dreamt
 
 
 def encoder(depth: int, size: int = 64) -> list[int]:
@@ -60,31 +63,19 @@ def _observations(config: Config, spec: Spec, feat: int) -> tuple[int, int, int,
     """Return operations of the encoders' first layers and of the others, embedding, decoders."""
     model, first, others, embed, decoders = config.model, 0, 0, 0, 0
     if shape := spec.observation.get("image"):
-        layers = encoder(model.depth, shape[0])
-        first, others = layers[0], sum(layers[1:])
-        embed = encoder_sides(shape[0])[-1] ** 2 * 2 ** (len(layers) - 1) * model.depth
+        first, *later = encoder(model.depth, shape[0])
+        others = sum(later)
+        embed = encoder_sides(shape[0])[-1] ** 2 * 2 ** len(later) * model.depth
         decoders = decoder(model.depth, feat, shape[0])
     if shape := spec.observation.get("state"):
-        first += _dense(shape[0], model.units)
-        others += (model.state_layers - 1) * _dense(model.units, model.units)
+        layers = [model.units] * model.state_layers
+        first += _dense(*shape, model.units)
+        others += _dense(*layers)
         embed += model.units
-        decoders += _mlp(feat, model.units, model.state_layers, shape[0])
+        decoders += _dense(feat, *layers, *shape)
     return first, others, embed, decoders
 
 
-def _rssm(config: Config, actions: int, embed: int) -> tuple[int, int]:
-    model = config.model
-    prior = _dense(model.stoch + actions, model.hidden)
-    prior += 3 * _dense(model.hidden + model.deter, model.deter)
-    prior += _dense(model.deter, model.hidden) + _dense(model.hidden, 2 * model.stoch)
-    posterior = _dense(model.deter + embed, model.hidden)
-    return prior, posterior + _dense(model.hidden, 2 * model.stoch)
-
-
-def _mlp(inputs: int, units: int, layers: int, outputs: int) -> int:
-    hidden = _dense(inputs, units) + (layers - 1) * _dense(units, units)
-    return hidden + _dense(units, outputs)
-
-
-def _dense(inputs: int, outputs: int) -> int:
-    return 2 * inputs * outputs
+def _dense(*sizes: int) -> int:
+    """Return the operations of dense layers: the size of the input, then of each one's output."""
+    return sum(2 * inputs * outputs for inputs, outputs in pairwise(sizes))

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from dreamer_bird.agent import kernels
 
-Activation = Callable[[tf.Tensor], tf.Tensor]
+Activation = Callable[[tf.Tensor], tf.Tensor] | None
 Tensors = tuple[tf.Tensor, ...]
 Completion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -61,7 +61,7 @@ def _glorot_uniform(shape: list[int]) -> tf.Variable:
 class Layer(tf.Module):
     """A layer that makes its weights at the first call."""
 
-    def __init__(self, act: Activation | None, dtype: tf.DType, name: str):
+    def __init__(self, act: Activation, dtype: tf.DType, name: str):
         super().__init__(name)
         self.act = act
         self.dtype = dtype
@@ -96,11 +96,7 @@ class Dense(Layer):
     """act(x @ kernel + bias), `[..., I] -> [..., units]`."""
 
     def __init__(
-        self,
-        units: int,
-        act: Activation | None = None,
-        dtype: tf.DType = tf.float32,
-        name: str = "dense",
+        self, units: int, act: Activation = None, dtype: tf.DType = tf.float32, name: str = "dense"
     ):
         super().__init__(act, dtype, name)
         self.units = units
@@ -141,7 +137,7 @@ class Conv(Layer):
         self,
         filters: int,
         size: int,
-        act: Activation | None = None,
+        act: Activation = None,
         dtype: tf.DType = tf.float32,
         name: str = "conv",
     ):

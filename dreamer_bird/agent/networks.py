@@ -21,9 +21,8 @@ class ConvEncoder(tf.Module):
         shape: tuple[int, int, int] = (64, 64, 3),
         dtype: tf.DType = tf.float32,
         standardizer: Standardizer | None = None,
-        name: str = "encoder",
     ):
-        super().__init__(name)
+        super().__init__("encoder")
         self.standardizer = standardizer
         sides = encoder_sides(shape[0])
         self.layers = [
@@ -52,21 +51,18 @@ class ConvDecoder(tf.Module):
         shape: tuple[int, int, int] = (64, 64, 3),
         dtype: tf.DType = tf.float32,
         standardizer: Standardizer | None = None,
-        name: str = "decoder",
     ):
-        super().__init__(name)
+        super().__init__("decoder")
         self.standardizer = standardizer
         self.shape = shape
         self.h1 = Dense(32 * depth, None, dtype, name="h1")
-        *kernels, last = decoder_kernels(shape[0])
+        kernels = decoder_kernels(shape[0])
+        filters = [*(2**i * depth for i in reversed(range(len(kernels) - 1))), shape[-1]]
+        acts = [act] * (len(kernels) - 1) + [None]
         self.layers = [
-            TransposedConv(
-                2 ** (len(kernels) - 1 - i) * depth, kernel, act, dtype, name=f"h{i + 2}"
-            )
-            for i, kernel in enumerate(kernels)
+            TransposedConv(*each, dtype, name=f"h{i}")
+            for i, each in enumerate(zip(filters, kernels, acts, strict=True), 2)
         ]
-        name = f"h{len(kernels) + 2}"
-        self.layers.append(TransposedConv(shape[-1], last, None, dtype, name=name))
 
     def __call__(self, features: tf.Tensor) -> FixedNormal:
         """Return the distribution of the image `[..., *shape]` given features `[..., F]`."""
@@ -81,16 +77,9 @@ class ConvDecoder(tf.Module):
 class DenseEncoder(tf.Module):
     """State vectors to embeddings."""
 
-    def __init__(
-        self,
-        layers: int,
-        units: int,
-        act: Activation = tf.nn.elu,
-        dtype: tf.DType = tf.float32,
-        name: str = "state_encoder",
-    ):
-        super().__init__(name)
-        self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
+    def __init__(self, layers: int, units: int, dtype: tf.DType = tf.float32):
+        super().__init__("state_encoder")
+        self.layers = [Dense(units, tf.nn.elu, dtype, name=f"h{i}") for i in range(layers)]
 
     def __call__(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Return `[..., units]` from `obs["state"]` `[..., S]`."""
@@ -142,10 +131,9 @@ class ActionDecoder(tf.Module):
         init_std: float = 5.0,
         mean_scale: float = 5.0,
         dtype: tf.DType = tf.float32,
-        name: str = "actor",
     ):
         """Take `dist`, "tanh_normal" for actions in [-1, 1] or "onehot" for discrete ones."""
-        super().__init__(name)
+        super().__init__("actor")
         self.min_std = min_std
         self.raw_init_std = init_std + math.log(-math.expm1(-init_std))  # softplus gives init_std
         self.mean_scale = mean_scale

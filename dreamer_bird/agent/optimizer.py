@@ -14,20 +14,14 @@ class Optimizer(tf.Module):
     """Adam on a fixed list of variables."""
 
     def __init__(
-        self,
-        variables: Sequence[tf.Variable],
-        lr: float,
-        clip: float,
-        loss_scaling: bool,
-        name: str,
+        self, variables: Sequence[tf.Variable], settings: Mapping, loss_scaling: bool, name: str
     ):
-        """Take the learning rate, the global norm that gradients are clipped to, and whether
-        losses are scaled dynamically, as float16 needs.
+        """Take `lr` and `clip`, the global norm that gradients are clipped to, and whether losses
+        are scaled dynamically, as float16 needs.
         """
         super().__init__(name)
         self.weights = list(variables)
-        self.lr = lr
-        self.clip = clip
+        self.lr, self.clip = settings["lr"], settings["clip"]
         self.loss_scaling = loss_scaling
         self.count = tf.Variable(0, dtype=tf.int64, name="count")
         self.first = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
@@ -59,11 +53,7 @@ class Optimizer(tf.Module):
 
     def named_variables(self, names: Mapping[Hashable, str]) -> dict[str, tf.Variable]:
         """Return the optimizer's own state, moments under the names of their variables."""
-        named = {
-            "count": self.count,
-            "loss_scale": self.loss_scale,
-            "finite_in_a_row": self.finite_in_a_row,
-        }
+        named = {key: getattr(self, key) for key in ("count", "loss_scale", "finite_in_a_row")}
         for moment, slots in (("first", self.first), ("second", self.second)):
             for variable, slot in zip(self.weights, slots, strict=True):
                 named[f"{moment}/{names[variable.ref()]}"] = slot
@@ -76,26 +66,13 @@ class Optimizer(tf.Module):
         """
         self.count.assign_add(tf.cast(finite, tf.int64))
         count = tf.maximum(tf.cast(self.count, tf.float32), 1.0)
-        power_1, power_2 = BETA_1**count, BETA_2**count
-        lr, beta_1, beta_2 = (
-            tf.where(finite, value, still)
-            for value, still in ((self.lr, 0.0), (BETA_1, 1.0), (BETA_2, 1.0))
-        )
-        for variable, first, second, gradient in zip(
-            self.weights, self.first, self.second, gradients, strict=True
-        ):
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle,
-                m=first.handle,
-                v=second.handle,
-                beta1_power=power_1,
-                beta2_power=power_2,
-                lr=lr,
-                beta1=beta_1,
-                beta2=beta_2,
-                epsilon=EPSILON,
-                grad=gradient,
-            )
+        rates = {"lr": (self.lr, 0.0), "beta1": (BETA_1, 1.0), "beta2": (BETA_2, 1.0)}
+        rates = {key: tf.where(finite, value, still) for key, (value, still) in rates.items()}
+        rates |= {"beta1_power": BETA_1**count, "beta2_power": BETA_2**count, "epsilon": EPSILON}
+        columns = self.weights, self.first, self.second, gradients
+        for variable, m, v, gradient in zip(*columns, strict=True):
+            slots = {"var": variable.handle, "m": m.handle, "v": v.handle}
+            tf.raw_ops.ResourceApplyAdam(**slots, grad=gradient, **rates)
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         in_a_row = tf.where(finite, self.finite_in_a_row + 1, 0)

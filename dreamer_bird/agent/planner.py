@@ -9,7 +9,7 @@ from dreamer_bird.agent.distributions import OneHot, normal_noise, split_seed
 from dreamer_bird.agent.layers import weights_read_once
 from dreamer_bird.agent.networks import DenseDecoder
 from dreamer_bird.agent.objectives import discount_weights
-from dreamer_bird.agent.rssm import Carry, State, carry, time_major
+from dreamer_bird.agent.rssm import Carry, State, time_major, to_carry
 from dreamer_bird.agent.world_model import WorldModel
 from dreamer_bird.envs.spaces import Spec
 
@@ -37,7 +37,7 @@ class Planner(tf.Module):
         # For all iterations: to draw it takes a tenth of their time, and the actions are new.
         shape = self._settings["horizon"], self._settings["candidates"]
         noise = model.rssm.noise(shape, noise_seed)
-        returns = partial(self._imagined_returns, model, carry(state), noise)
+        returns = partial(self._imagined_returns, model, to_carry(state), noise)
         with weights_read_once(model):
             mean = self.search(returns, tf.shape(state["deter"])[0], search_seed)[:, 0]
         return OneHot(tf.math.log(mean)).mode() if self._spec.discrete else mean
@@ -89,7 +89,7 @@ class Planner(tf.Module):
 
         sequences = time_major(tf.reshape(candidates, [-1, horizon, actions]))
         start = tuple(tf.repeat(x, count, 0) for x in state)
-        feat = rssm.get_feat(rssm.state(tf.scan(step, (sequences, noise), start)))
+        feat = rssm.get_feat(rssm.from_carry(tf.scan(step, (sequences, noise), start)))
         reward = model.reward(feat).mode()
         if self._value:
             reward = tf.concat([reward[:-1], self._value(feat[-1:]).mode()], 0)

@@ -19,7 +19,9 @@ def resolve_precision(setting: str) -> str:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
         return "bfloat16" if capability and capability >= (8, 0) else "float16"
-    return "bfloat16" if _cpu_flags() & BFLOAT16_FLAGS else "float32"
+    cpuinfo = Path("/proc/cpuinfo")
+    words = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return "bfloat16" if BFLOAT16_FLAGS.intersection(words) else "float32"
 
 
 def resolve_xla(setting: str, replicas: int) -> bool:
@@ -27,11 +29,3 @@ def resolve_xla(setting: str, replicas: int) -> bool:
     if setting == "auto":
         return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))
     return setting == "true"
-
-
-def _cpu_flags() -> set[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return set()
-    flags = (line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
-    return set(next(flags, "").split())

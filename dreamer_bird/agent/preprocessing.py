@@ -46,8 +46,7 @@ class Standardizer(tf.Module):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Return what a checkpoint holds of it, by name."""
-        values = {"mean": self.mean, "std": self.std, "count": self.count}
-        return {f"{self.name}/{name}": value for name, value in values.items()}
+        return {f"{self.name}/{key}": getattr(self, key) for key in ("mean", "std", "count")}
 
     def standardize(self, images: tf.Tensor) -> tf.Tensor:
         """Return images `[..., H, W, C]` as the encoder sees them."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 import tensorflow as tf
 
 Nest = TypeVar("Nest")  # tensors, or dicts, lists and tuples of them
+_context = tf.distribute.get_replica_context
 
 
 def run(
@@ -82,9 +83,9 @@ def from_chief(values: Nest) -> Nest:
         return values  # one process, whose replicas were given the same
     _, number = _replica()
     flat = tf.nest.flatten(values)
-    words = [tf.where(tf.equal(number, 0), _words(x), 0) for x in flat]
-    words = _context().all_reduce(tf.distribute.ReduceOp.SUM, words)
-    restored = [_of_words(bits, x) for bits, x in zip(words, flat, strict=True)]
+    bits = [tf.where(tf.equal(number, 0), _as_int32(x), 0) for x in flat]
+    bits = _context().all_reduce(tf.distribute.ReduceOp.SUM, bits)
+    restored = [_from_int32(each, x) for each, x in zip(bits, flat, strict=True)]
     return tf.nest.pack_sequence_as(values, restored)
 
 
@@ -96,11 +97,7 @@ def _replica() -> tuple[int, int | tf.Tensor]:
     return context.num_replicas_in_sync, context.replica_id_in_sync_group
 
 
-def _context() -> tf.distribute.ReplicaContext | None:
-    return tf.distribute.get_replica_context()
-
-
-def _words(x: tf.Tensor) -> tf.Tensor:
+def _as_int32(x: tf.Tensor) -> tf.Tensor:
     """Return the bits as int32: hosts exchange no bytes, and sums of floats lose -0 and NaN."""
     if x.dtype == tf.bool:
         return tf.cast(x, tf.int32)
@@ -109,7 +106,7 @@ def _words(x: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(x, tf.int32)
 
 
-def _of_words(words: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def _from_int32(bits: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     if like.dtype == tf.bool:
-        return tf.cast(words, tf.bool)
-    return tf.reshape(tf.bitcast(words, like.dtype), like.shape)
+        return tf.cast(bits, tf.bool)
+    return tf.reshape(tf.bitcast(bits, like.dtype), like.shape)

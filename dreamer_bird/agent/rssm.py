@@ -9,8 +9,8 @@ from dreamer_bird.agent.distributions import normal_noise, split_seed
 from dreamer_bird.agent.layers import Activation, Dense, GRUCell, weights_read_once
 
 State = dict[str, tf.Tensor]  # mean, std, stoch [..., S] and deter [..., D], float32
-# The same from step to step of a loop: statistics, of which `RSSM.state` makes mean and std once
-# for all steps, [..., 2 S], and stoch and deter.
+# The same from step to step of a loop: statistics [..., 2 S], of which `RSSM.from_carry` makes mean
+# and std once for all steps, and stoch and deter.
 Carry = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
@@ -24,9 +24,8 @@ class RSSM(tf.Module):
         hidden: int = 200,
         act: Activation = tf.nn.elu,
         dtype: tf.DType = tf.float32,
-        name: str = "rssm",
     ):
-        super().__init__(name)
+        super().__init__("rssm")
         self.stoch_size = stoch
         self.deter_size = deter
         self.img1 = Dense(hidden, act, dtype, name="img1")
@@ -67,23 +66,23 @@ class RSSM(tf.Module):
         if first is not None:
             kept = [1 - time_major(tf.cast(first, tf.float32))[..., None]]
             action = kept[0] * action
-        seen, posterior = self.obs1.ahead_of_loop(time_major(embed), self.deter_size)
-        moved, dense = self.img1.ahead_of_loop(action, self.stoch_size)
+        embed_share, finish_obs1 = self.obs1.ahead_of_loop(time_major(embed), self.deter_size)
+        action_share, finish_img1 = self.img1.ahead_of_loop(action, self.stoch_size)
 
         def step(before: Carry, element: list[tf.Tensor]) -> Carry:
             _, stoch, deter = before
-            seen, moved, noise, *kept = element
+            embed_share, action_share, noise, *kept = element
             if kept:
                 stoch, deter = kept[0] * stoch, kept[0] * deter
-            deter = self.cell(dense(stoch, moved), deter)
-            return self._sample(self.obs2(posterior(deter, seen)), deter, noise)
+            deter = self.cell(finish_img1(stoch, action_share), deter)
+            return self._sample(self.obs2(finish_obs1(deter, embed_share)), deter, noise)
 
         with weights_read_once(self):
-            steps = tf.scan(step, [seen, moved, noise, *kept], carry(state))
-        post = self.state(map(time_major, steps))
+            steps = tf.scan(step, [embed_share, action_share, noise, *kept], to_carry(state))
+        post = self.from_carry(map(time_major, steps))
         # No step depends on the prior's sample, so that all priors are computed at once.
         noise = self.noise(tf.shape(post["deter"])[:-1], prior_seed)
-        return post, self.state(self._prior(post["deter"], noise))
+        return post, self.from_carry(self._prior(post["deter"], noise))
 
     def imagine(
         self, action: tf.Tensor, state: State | None = None, seed: tf.Tensor | None = None
@@ -94,9 +93,9 @@ class RSSM(tf.Module):
         elements = (action, self.noise(tf.shape(action)[:2], seed, axis=1))
         with weights_read_once(self):
             priors = tf.scan(
-                lambda prior, element: self.prior_step(prior, *element), elements, carry(state)
+                lambda prior, element: self.prior_step(prior, *element), elements, to_carry(state)
             )
-        return self.state(map(time_major, priors))
+        return self.from_carry(map(time_major, priors))
 
     def obs_step(
         self,
@@ -111,14 +110,14 @@ class RSSM(tf.Module):
         deter = prior["deter"]
         statistics = self.obs2(self.obs1(tf.concat([deter, tf.cast(embed, tf.float32)], -1)))
         noise = self.noise(tf.shape(deter)[:-1], post_seed)
-        return self.state(self._sample(statistics, deter, noise)), prior
+        return self.from_carry(self._sample(statistics, deter, noise)), prior
 
     def img_step(
         self, prev_state: State, prev_action: tf.Tensor, seed: tf.Tensor | None = None
     ) -> State:
         """Return the prior `[B, ...]` one step on, given the action `[B, A]`."""
         noise = self.noise(tf.shape(prev_action)[:-1], seed)
-        return self.state(self.prior_step(carry(prev_state), prev_action, noise))
+        return self.from_carry(self.prior_step(to_carry(prev_state), prev_action, noise))
 
     def prior_step(self, before: Carry, action: tf.Tensor, noise: tf.Tensor) -> Carry:
         """Do what `img_step` does, in a loop, with standard normal noise `[B, S]`."""
@@ -126,7 +125,7 @@ class RSSM(tf.Module):
         x = self.img1(tf.concat([stoch, tf.cast(action, tf.float32)], -1))
         return self._prior(self.cell(x, deter), noise)
 
-    def state(self, steps: Iterable[tf.Tensor]) -> State:
+    def from_carry(self, steps: Iterable[tf.Tensor]) -> State:
         """Return the states of a loop's steps, `[..., S]` and `[..., D]`."""
         statistics, stoch, deter = steps
         mean, std = _normal(statistics)
@@ -153,7 +152,7 @@ class RSSM(tf.Module):
         return statistics, mean + std * noise, deter
 
 
-def carry(state: State) -> Carry:
+def to_carry(state: State) -> Carry:
     """Return a state to begin a loop from; its mean and std play no part in what follows."""
     return tf.concat([state["mean"], state["std"]], -1), state["stoch"], state["deter"]
 

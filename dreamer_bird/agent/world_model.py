@@ -16,7 +16,7 @@ from dreamer_bird.agent.networks import (
 )
 from dreamer_bird.agent.preprocessing import Standardizer
 from dreamer_bird.agent.replicas import batch_mean
-from dreamer_bird.agent.rssm import RSSM, Carry, State, carry
+from dreamer_bird.agent.rssm import RSSM, Carry, State, to_carry
 from dreamer_bird.envs.spaces import Spec
 
 ERROR_HORIZON = 15  # agent steps that open-loop predictions look ahead
@@ -32,13 +32,8 @@ class WorldModel(tf.Module):
     """Encoders, latent dynamics and the heads that predict observations, rewards and discounts."""
 
     def __init__(self, settings: Mapping, gamma: float, spec: Spec, dtype: tf.DType):
-        """Build the networks.
-
-        Args:
-            settings: the section `model` of configs.yaml.
-            gamma: the discount of a state that is not terminal, of all without a discount head.
-            spec: what the environment observes, and its actions.
-            dtype: of matrix products and convolutions.
+        """Take the section `model` of configs.yaml, the discount `gamma` of a state that is not
+        terminal (of all without a discount head), what is observed, and the dtype of products.
         """
         super().__init__("world_model")
         self._settings, self.gamma = settings, gamma
@@ -46,8 +41,16 @@ class WorldModel(tf.Module):
         self.standardizer = Standardizer(shape) if shape and settings["standardize"] else None
         self.encoders: dict[str, ConvEncoder | DenseEncoder] = {}
         self.decoders: dict[str, ConvDecoder | DenseDecoder] = {}
-        for observation, shape in spec.observation.items():
-            self._add_observation(observation, shape, dtype)
+        if shape:
+            size = settings["depth"], getattr(tf.nn, settings["conv_act"]), shape, dtype
+            self.encoders["image"] = ConvEncoder(*size, self.standardizer)
+            self.decoders["image"] = ConvDecoder(*size, self.standardizer)
+        if shape := spec.observation.get("state"):
+            size = settings["state_layers"], settings["units"]
+            self.encoders["state"] = DenseEncoder(*size, dtype)
+            self.decoders["state"] = DenseDecoder(
+                shape, *size, std=settings["state_std"], dtype=dtype, name="state_decoder"
+            )
         sizes = settings["stoch"], settings["deter"], settings["hidden"]
         self.rssm = RSSM(*sizes, dtype=dtype)
         units = settings["units"]
@@ -62,11 +65,6 @@ class WorldModel(tf.Module):
         """All networks; their names prefix the checkpoint's variable names."""
         heads = [self.reward, *([self.discount] if self.discount else [])]
         return [*self.encoders.values(), self.rssm, *self.decoders.values(), *heads]
-
-    def update_statistics(self, batch: Batch) -> None:
-        """Fold the batch's images into the mean image, where images are standardised."""
-        if self.standardizer:
-            self.standardizer.update(batch["image"])
 
     def embed(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Return the embeddings of all observations, one after another, `[..., E]`."""
@@ -112,18 +110,11 @@ class WorldModel(tf.Module):
     def imagine(
         self, actor: ActionDecoder, start: State, horizon: int, seed: tf.Tensor
     ) -> tuple[State, dict[str, tf.Tensor]]:
-        """Roll the policy out from N start states, without observations.
+        """Roll the policy out for H steps from N start states `[N, ...]`, without observations.
 
-        Args:
-            actor: the policy.
-            start: N states, `[N, ...]`.
-            horizon: number of steps, H.
-            seed: of all samples, `[2]`.
-
-        Returns:
-            The imagined states `[H, N, ...]`, the start states not among them, and the policy's
-            entropies `[H, N]` at the states acted from, the start states first: `gaussian`, before
-            the tanh, and `tanh`, estimated from the action taken.
+        Returns the imagined states `[H, N, ...]`, the start states not among them, and the policy's
+        entropies `[H, N]` at the states acted from, the start states first: `gaussian`, before the
+        tanh, and `tanh`, estimated from the action taken.
         """
         action_seed, state_seed = tf.unstack(split_seed(seed, 2))
         # All noise at once, and all entropies after the loop: few operations are left in it.
@@ -140,10 +131,10 @@ class WorldModel(tf.Module):
 
         nothing = tf.zeros([shape[1], actor.hout.units])
         with weights_read_once(self.rssm, actor):
-            steps, parameters = tf.scan(step, noise, (carry(start), nothing))
+            steps, parameters = tf.scan(step, noise, (to_carry(start), nothing))
         dist = actor.dist(parameters)
         entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_noise)}
-        return self.rssm.state(steps), entropies
+        return self.rssm.from_carry(steps), entropies
 
     def discounts(self, feat: tf.Tensor) -> tf.Tensor:
         """Return the expected discount of states with features `[..., F]`, `[...]`."""
@@ -190,16 +181,12 @@ class WorldModel(tf.Module):
         post, _ = self.rssm.observe(self.embed(batch), batch["action"], seed=seen)
         length = batch["action"].shape[1]
         horizon = min(ERROR_HORIZON, length - 1)
-        starts = tf.range(length - horizon)
-        times = starts[:, None] + tf.range(1, horizon + 1)
+        times = tf.range(length - horizon)[:, None] + tf.range(1, horizon + 1)
 
         def windows(x: tf.Tensor) -> tf.Tensor:
             return tf.reshape(tf.gather(x, times, axis=1), [-1, horizon, *x.shape[2:]])
 
-        start = {
-            key: tf.reshape(tf.gather(value, starts, axis=1), [-1, value.shape[-1]])
-            for key, value in post.items()
-        }
+        start = {key: merge_time(value[:, : length - horizon]) for key, value in post.items()}
         prior = self.rssm.imagine(windows(batch["action"]), start, seed=ahead)
         feat = self.rssm.get_feat(prior)
         found = {
@@ -219,21 +206,10 @@ class WorldModel(tf.Module):
                 found[key] = tf.reduce_sum(tf.square(guess - truth), [-3, -2, -1])
         return start, found
 
-    def _add_observation(self, observation: str, shape: tuple[int, ...], dtype: tf.DType) -> None:
-        """Build the encoder and the decoder of an observation, `image` or `state`."""
-        settings = self._settings
-        if observation == "image":
-            act = getattr(tf.nn, settings["conv_act"])
-            size = settings["depth"], act, shape, dtype, self.standardizer
-            networks = ConvEncoder(*size), ConvDecoder(*size)
-        else:
-            size = settings["state_layers"], settings["units"]
-            std = settings["state_std"]
-            networks = (
-                DenseEncoder(*size, dtype=dtype, name="state_encoder"),
-                DenseDecoder(shape, *size, std=std, dtype=dtype, name="state_decoder"),
-            )
-        self.encoders[observation], self.decoders[observation] = networks
+
+def merge_time(x: tf.Tensor) -> tf.Tensor:
+    """Merge batch and time, `[B, T, ...] -> [B * T, ...]`."""
+    return tf.reshape(x, [-1, *x.shape[2:]])
 
 
 def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:

@@ -24,10 +24,6 @@ from dreamer_bird.utils.timer import Stopwatch
 PATIENCE = 1.0  # seconds in which the thread ends, if its environment answers
 
 
-class AbandonedError(RunError):
-    """Nobody waits for the episode any more."""
-
-
 class Collector:
     """Plays whole episodes, each a function of weights, seed, numbers and attempt.
 
@@ -79,8 +75,8 @@ class Collector:
 
     def collect_random(self, first: int, count: int) -> list[Arrays]:
         """Return so many episodes of uniform actions, from the number `first` on."""
-        act = partial(self._act_at_random, first=first)
-        return self.play(act, "environment", range(first, first + count))
+        numbers = range(first, first + count)
+        return self.play(partial(self._act_at_random, numbers=numbers), "environment", numbers)
 
     def evaluate(self, episodes: int, step: int) -> Arrays:
         """Return an episode of the policy's mode, with frames where they can be rendered.
@@ -88,23 +84,23 @@ class Collector:
         It follows from how many episodes and environment steps were played for training.
         """
         act = partial(self._act, purpose="evaluate", number=episodes, training=False)
-        (episode,) = self.play(act, "evaluation environment", [step], frames=True)
+        (episode,) = self.play(act, "evaluation environment", [step], film=True)
         return episode
 
     def play(
-        self, act: Act, purpose: str, numbers: Sequence[int], frames: bool = False
+        self, act: Act, purpose: str, numbers: Sequence[int], film: bool = False
     ) -> list[Arrays]:
         """Return the episodes with these numbers, played by `act`; try again after failures.
 
         Up to `worker.restarts` times: with the same seeds if a worker was killed, with new ones if
-        an environment raised an error. A failure to render, which `frames` asks for, is none.
+        an environment raised an error. A failure to render, which `film` asks for, is none.
         """
         bad_actions, nonfinite, _ = self.to_save()
         envs, seed = self._envs[: len(numbers)], self._config.seed
         for restarts_left in reversed(range(self._config.worker.restarts + 1)):
             starts = [seeds.integer(seed, purpose, number, self._attempt) for number in numbers]
             try:
-                episodes = collect_episodes(envs, act, starts, self.watch, frames)
+                episodes = collect_episodes(envs, act, starts, self.watch, film)
                 self._attempt = 0
                 return episodes
             except RunError as error:
@@ -147,15 +143,12 @@ class Collector:
         return actions, state
 
     def _act_at_random(
-        self, obs: Arrays, state: None, t: int, *, first: int
+        self, obs: Arrays, state: None, t: int, *, numbers: Sequence[int]
     ) -> tuple[np.ndarray, None]:
-        """Act uniformly in the episodes from the number `first` on."""
+        """Act uniformly in the episodes with these numbers."""
         self._check()
-        count, space = len(next(iter(obs.values()))), self._envs[0].facts.action_space
-        draws = (
-            seeds.generator(self._config.seed, "prefill", number, t, self._attempt)
-            for number in range(first, first + count)
-        )
+        seed, space = self._config.seed, self._envs[0].facts.action_space
+        draws = (seeds.generator(seed, "prefill", each, t, self._attempt) for each in numbers)
         return np.stack([random_action(space, draw) for draw in draws]), None
 
 
@@ -226,4 +219,4 @@ class OverlappingCollector(Collector):
     def _check_in_thread(self) -> None:
         self._check()
         if self._closed.is_set():
-            raise AbandonedError("the run has ended")
+            raise RunError("the run has ended")

@@ -1,19 +1,15 @@
 """What a run measures of its agent: an episode of the policy's mode, and open-loop predictions."""
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.stats import spearmanr
 
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.config import Config
-from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.training.collector import Collector
 from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
-from dreamer_bird.utils.timer import Stopwatch
 
 VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
@@ -23,17 +19,10 @@ NEW_STEPS = 500  # agent steps of an evaluation episode that are predicted, at m
 class Diagnostics:
     """Measures the agent, each time as a function of weights, replay, seed and environment step."""
 
-    def __init__(
-        self,
-        config: Config,
-        agent: Agent,
-        env: EnvWorker,
-        replay: Replay,
-        check: Callable[[], None],
-    ):
-        """Take what is measured; `check` is called before each step, and may raise Stopped."""
-        self._config, self._agent, self._env, self._replay = config, agent, env, replay
-        self.collector = Collector(config, agent, [env], check, Stopwatch())
+    def __init__(self, config: Config, agent: Agent, replay: Replay, collector: Collector):
+        """Take what is measured, and what plays the episodes."""
+        self._config, self._agent, self._replay = config, agent, replay
+        self.collector = collector
 
     def measure(self, step: int, episodes: int, logger: Logger) -> Arrays:
         """Return an episode of the policy's mode; log it as a video, and predictions as errors."""
@@ -41,7 +30,7 @@ class Diagnostics:
         if "frame" in episode:
             logger.video(step, "evaluation", lambda: episode["frame"], save=True)
         if self._replay.holds_a_sequence:  # what is predicted ends with the episode
-            if "image" in self._env.spec.observation:
+            if "image" in episode:
                 logger.video(step, "open_loop", lambda: self._open_loop_video(step))
             self._log_predictions(step, episode, logger)
         return episode

@@ -27,16 +27,12 @@ def start_worker(config: Config, name: str, size: int | None = None) -> EnvWorke
 
 
 def collect_episodes(
-    envs: Sequence[EnvWorker],
-    act: Act,
-    seeds: Sequence[int],
-    watch: Stopwatch,
-    frames: bool = False,
+    envs: Sequence[EnvWorker], act: Act, seeds: Sequence[int], watch: Stopwatch, film: bool = False
 ) -> list[Arrays]:
     """Return an episode of each of N environments, which take their agent steps together.
 
     An episode of T agent steps is arrays of T + 1 rows, in the layout of the replay, and
-    `env_step`, environment steps since the reset; with `frames` also `frame`, what a viewer sees,
+    `env_step`, environment steps since the reset; with `film` also `frame`, what a viewer sees,
     uint8 `[T + 1, H, W, 3]`, unless one of them cannot be rendered. An environment whose episode
     has ended waits for the others, and the actions for it are ignored.
     """
@@ -44,7 +40,7 @@ def collect_episodes(
         for env, seed in zip(envs, seeds, strict=True):
             env.reset_async(seed)
         idle = np.zeros(envs[0].spec.actions, np.float32)
-        episodes = [[_row(env, env.reset_wait(), idle, 0.0, False, frames)] for env in envs]
+        episodes = [[_row(env, env.reset_wait(), idle, 0.0, False, film)] for env in envs]
     observed = tuple(envs[0].spec.observation)
     playing, state, step = list(range(len(envs))), None, 0
     while playing:
@@ -57,7 +53,7 @@ def collect_episodes(
             for number in tuple(playing):
                 env, action = envs[number], actions[number]
                 seen, reward, terminated, truncated = env.step_wait()
-                episodes[number].append(_row(env, seen, action, reward, terminated, frames))
+                episodes[number].append(_row(env, seen, action, reward, terminated, film))
                 if terminated or truncated:
                     playing.remove(number)
         step += 1
@@ -68,7 +64,7 @@ def collect_episodes(
 
 
 def _row(
-    env: EnvWorker, obs: Arrays, action: np.ndarray, reward: float, terminated: bool, frames: bool
+    env: EnvWorker, obs: Arrays, action: np.ndarray, reward: float, terminated: bool, film: bool
 ) -> Arrays:
     row = {
         **obs,
@@ -78,6 +74,6 @@ def _row(
         "discount": np.float32(0.0 if terminated else 1.0),
         "env_step": env.env_step,
     }
-    if frames:
+    if film:
         row["frame"] = obs["image"] if "image" in obs else env.film()
     return row

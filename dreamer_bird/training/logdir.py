@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from dreamer_bird.config import Config, differences
-from dreamer_bird.errors import ConfigError, ResumeError
+from dreamer_bird.errors import ConfigError, ResumeError, RunError
 from dreamer_bird.training.checkpoint import newest_first
 from dreamer_bird.utils.files import PARTIAL, check_writable
 
@@ -34,8 +34,7 @@ def check_logdir(config: Config) -> None:
         )
     if settings is not None and not settings:
         raise ConfigError(f"--logdir {logdir}: {saved} is empty; restore it or choose another")
-    lines = differences(settings, config) if settings else []
-    if lines:
+    if settings and (lines := differences(settings, config)):
         raise ResumeError(
             f"--logdir {logdir} holds another run ({'; '.join(lines)}); "
             "choose another logdir or the same settings"
@@ -61,6 +60,8 @@ def claim_logdir(config: Config) -> Iterator[Path]:
         config.save(logdir / "config.yaml")
         try:
             yield logdir
+        except ConfigError as error:  # a failure, since something was created
+            raise RunError(str(error)) from error
         finally:
             os.unlink(lock.name)
 

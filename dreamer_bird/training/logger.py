@@ -34,15 +34,10 @@ class Logger:
         size: int | None,
         writers: Sequence[Writer] = (),
     ):
-        """Open the logs.
+        """Open the logs of a run from step `resumed_at` to `steps`; `writers` get the same scalars.
 
-        Args:
-            logdir: of the run.
-            steps: at which the run will end.
-            resumed_at: step from which the run goes on, 0 for a new one.
-            size: bytes of metrics.jsonl that a checkpoint vouches for, None without one: lines
-                after it belong to updates that will be done again.
-            writers: get the same scalars.
+        `size` is the bytes of metrics.jsonl that a checkpoint vouches for, None without one: lines
+        after it belong to updates that will be done again.
         """
         self._logdir = logdir
         self._path = logdir / "metrics.jsonl"
@@ -50,15 +45,13 @@ class Logger:
         self._given_up: set[str] = set()
         self._writers = writers
         self._console = Console(highlight=False)
-        self._bar = None  # on a terminal a line that stays in place, else a plain line an episode
-        if self._console.is_terminal:
-            columns = BarColumn(20), TextColumn("{task.description}")
-            self._bar = Progress(*columns, console=self._console)
-            self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
+        plain = not self._console.is_terminal  # a line an episode, else one that stays in place
+        columns = BarColumn(20), TextColumn("{task.description}")
+        self._bar = Progress(*columns, console=self._console, disable=plain)
+        self._task = self._bar.add_task("starting", total=steps, completed=resumed_at)
 
     def __enter__(self) -> "Logger":
-        if self._bar:  # below which the cursor is hidden until `close`
-            self._bar.start()
+        self._bar.start()  # below which the cursor is hidden until `close`
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,15 +120,13 @@ class Logger:
 
     def progress(self, step: int, text: str) -> None:
         """Show how far the run is, by its step and in words."""
-        if self._bar:
-            self._bar.update(self._task, completed=step, description=text)
-        else:
+        self._bar.update(self._task, completed=step, description=text)
+        if self._bar.disable:
             self.say(text)
 
     def close(self) -> None:
         """Write out and close everything."""
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
         with suppress(OSError):  # Lines are written out at once: it was told when that failed.
             self._metrics.close()
         self._to_writers(lambda writer: writer.close())

@@ -125,17 +125,13 @@ class Replay:
 
     def _stretch(self, start: int, ends: np.ndarray) -> Arrays:
         """Return the rows of a sequence from a start among the rows of all episodes."""
-        pieces, missing = [], self._length
-        for index in range(int(np.searchsorted(ends, start, side="right")), len(ends)):
+        pieces, rows = [], np.arange(start, start + self._length)
+        episodes = np.searchsorted(ends, rows, side="right")
+        for index in np.unique(episodes):
             episode = self._episodes[index][1]
-            size = len(episode["reward"])
-            begin = max(0, start - (int(ends[index]) - size))
-            rows = slice(begin, min(size, begin + missing))
-            first = np.arange(rows.start, rows.stop) == 0
-            pieces.append({key: episode[key][rows] for key in self._keys} | {"first": first})
-            missing -= rows.stop - rows.start
-            if not missing:
-                break
+            times = rows[episodes == index] - ends[index] + len(episode["reward"])
+            piece = {key: episode[key][times[0] : times[-1] + 1] for key in self._keys}
+            pieces.append(piece | {"first": times == 0})
         return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
 
     def _stack(self, sequences: Iterable[Arrays]) -> Arrays:

@@ -5,15 +5,12 @@ from collections import deque
 from collections.abc import Mapping
 from itertools import pairwise
 from statistics import median_low
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreamer_bird.config import Config
+from dreamer_bird.training.logger import Logger
 from dreamer_bird.utils.files import Arrays
-
-if TYPE_CHECKING:
-    from dreamer_bird.training.logger import Logger
 
 LEAST, MOST = 5, 1000  # intervals looked at; a pause must stand out among others
 PAUSE = 10  # times the usual seconds of a step; an evaluation makes an interval a few times longer
@@ -22,7 +19,7 @@ PAUSE = 10  # times the usual seconds of a step; an evaluation makes an interval
 class Reporter:
     """Puts into Dreamer's keys and units what happens in a run."""
 
-    def __init__(self, logger: "Logger", config: Config, step: int):
+    def __init__(self, logger: Logger, config: Config, step: int):
         """Take where it is written, and the environment step at which the run begins or goes on."""
         self._logger, self._train = logger, config.train
         self._last = step, time.monotonic()  # of the last block that had "fps"

@@ -62,11 +62,14 @@ class ResumableRun:
         self.bad_updates = Streak("updates", config.train.max_skipped)
         self.history: list[Mapping] = []  # metrics of the updates of the unfinished block
         self.watch = Stopwatch()
-        self.replay = self._empty_replay()
+        capacity = config.replay.capacity and config.replay.capacity // config.env.action_repeat
+        replay = logdir / "episodes", capacity, config.replay.length
+        self.replay = Replay(*replay, self.spec.observation)
         self.agent = team.build_agent(config, self.spec)
         collector = OverlappingCollector if config.train.overlap else Collector
         self.collector = collector(config, self.agent, envs, check, self.watch)
-        self.diagnostics = Diagnostics(config, self.agent, eval_env, self.replay, check)
+        evaluator = Collector(config, self.agent, [eval_env], check, Stopwatch())
+        self.diagnostics = Diagnostics(config, self.agent, self.replay, evaluator)
         metrics_size = self._restore()
         team.share_weights(self.agent)
         writers = open_writers(config, logdir)
@@ -113,7 +116,12 @@ class ResumableRun:
         if found is None:
             return None
         arrays, header = found
-        self._check_identity(header)
+        for name in ("variant", "task"):
+            if header[name] != self.config[name]:
+                raise CheckpointError(
+                    f"the checkpoint in {self.logdir} is of {name} {header[name]}, "
+                    f"not {self.config[name]}"
+                )
         history, copied = (_pop_all(arrays, prefix) for prefix in (_HISTORY, _COPIED))
         rows = zip(*history.values(), strict=True)
         self.history = [dict(zip(history, row, strict=True)) for row in rows]
@@ -130,19 +138,6 @@ class ResumableRun:
         self.next_save = min(self.next_save, next_multiple(self.step, train.save_every))
         self.replay.load(header["replay"])
         return header["metrics_size"]
-
-    def _check_identity(self, header: dict) -> None:
-        for name in ("variant", "task"):
-            if header[name] != self.config[name]:
-                raise CheckpointError(
-                    f"the checkpoint in {self.logdir} is of {name} {header[name]}, "
-                    f"not {self.config[name]}"
-                )
-
-    def _empty_replay(self) -> Replay:
-        replay, repeat = self.config.replay, self.config.env.action_repeat
-        capacity = replay.capacity and replay.capacity // repeat
-        return Replay(self.logdir / "episodes", capacity, replay.length, self.spec.observation)
 
     def _introduce(self) -> None:
         saved = *self.agent.named_variables().values(), *self.collector.copied_weights.values()

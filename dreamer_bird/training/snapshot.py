@@ -60,11 +60,8 @@ def build_agent(snapshot: Snapshot) -> "Agent":
     Raises CheckpointError if they do not fit.
     """
     from dreamer_bird.agent.agent import Agent
-    from dreamer_bird.agent.precision import resolve_precision
 
-    config = snapshot.config
-    config = config.replace(precision=resolve_precision(config.precision))
-    agent = Agent(config, snapshot.spec, learns=False)
+    agent = Agent(snapshot.config, snapshot.spec, learns=False)
     # A checkpoint holds optimizers and the run's own state too.
     names = agent.named_variables().keys() & snapshot.arrays.keys()
     agent.assign({name: snapshot.arrays[name] for name in names})

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 
 import tensorflow as tf
 
@@ -13,7 +13,6 @@ from dreamer_bird.agent.world_model import Metrics
 from dreamer_bird.config import Config
 from dreamer_bird.envs.tasks import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
-from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.training.distributed.team import LostHostError, gathered
 from dreamer_bird.training.logdir import claim_logdir
@@ -49,7 +48,6 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
             return
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
-        stack.enter_context(_no_refusals())
         # Not to keep: the environment's own.
         limit = config.env.time_limit or eval_env.facts.time_limit
         config = config.replace(env={**config.env, "time_limit": limit})
@@ -63,15 +61,6 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
             run.write_checkpoint()
             raise
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
-
-
-@contextmanager
-def _no_refusals() -> Iterator[None]:
-    """Have what is refused from here on be a failure, since something was created."""
-    try:
-        yield
-    except ConfigError as error:
-        raise RunError(str(error)) from error
 
 
 def learn(run: "Run") -> None:
@@ -127,8 +116,8 @@ class Run(ResumableRun):
 
     def collect(self) -> None:
         """Add an episode of each training environment to the replay, at first of random actions."""
-        random = self.prefilling
-        collect = self.collector.collect_random if random else self.collector.collect
+        collector = self.collector
+        collect = collector.collect_random if self.prefilling else collector.collect
         for episode in collect(self.episodes, self._due_episodes()):
             self._add(episode)
 
@@ -200,8 +189,7 @@ class Run(ResumableRun):
     def _draw(self, update: int) -> dict[str, tf.Tensor]:
         """Return the batch of an update, on the device."""
         rng = seeds.generator(self.config.seed, "replay", update)
-        joins = may_terminate(self.config.task)
-        draw = self.replay.sample_joined if joins else self.replay.sample
+        draw = self.replay.sample_joined if may_terminate(self.config.task) else self.replay.sample
         batch = draw(self.config.replay.batch, rng)
         # Several devices take their parts from the host's memory.
         several = self.team.strategy.num_replicas_in_sync > 1

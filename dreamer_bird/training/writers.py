@@ -45,13 +45,11 @@ class TensorBoard:
 
     def gif(self, step: int, name: str, gif: bytes, shape: tuple[int, ...]) -> None:
         """Write a video, `[T, H, W, 3]`."""
-        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         _, height, width, _ = shape
-        summary = Summary()
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="images"))
-        summary.value.add(tag=name, image=image, metadata=metadata)
+        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": gif}
+        summary = Summary(value=[{"tag": name, "image": image}])
         with self._writer.as_default(step):
             self._tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
 

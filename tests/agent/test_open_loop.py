@@ -8,7 +8,7 @@ from sizes import ACTIONS, BATCH
 
 from dreamer_bird.agent.distributions import split_seed
 from dreamer_bird.agent.preprocessing import scale_image
-from dreamer_bird.agent.rssm import carry
+from dreamer_bird.agent.rssm import to_carry
 from dreamer_bird.agent.world_model import ERROR_HORIZON, IMAGE_STEPS
 from dreamer_bird.training.diagnostics import errors
 from dreamer_bird.utils import seeds
@@ -33,7 +33,7 @@ def posteriors(model, batch, seed):
     for t in range(length):
         deter = model.rssm.img_step(state, batch["action"][:, t], seed)["deter"]
         x = model.rssm.obs1(tf.concat([deter, embed[:, t]], -1))
-        state = model.rssm.state(model.rssm._sample(model.rssm.obs2(x), deter, noise[t]))
+        state = model.rssm.from_carry(model.rssm._sample(model.rssm.obs2(x), deter, noise[t]))
         states.append(state)
     return states
 
@@ -51,9 +51,11 @@ def reference(model, batch, horizon, seed):
     found = {key: [] for key in ("latent_error", "reward", "true_reward", "image", "guess")}
     confidence = 0
     for h in range(1, horizon + 1):
-        state = model.rssm.state(
+        state = model.rssm.from_carry(
             model.rssm.prior_step(
-                carry(state), np.array([batch["action"][b, t + h] for b, t in pairs]), noise[h - 1]
+                to_carry(state),
+                np.array([batch["action"][b, t + h] for b, t in pairs]),
+                noise[h - 1],
             )
         )
         encoded = np.array([post[t + h]["mean"][b] for b, t in pairs])

@@ -13,7 +13,7 @@ LOSS = tf.constant(1.0)
 def make(lr=0.1, clip=1e9, loss_scaling=False):
     rng = np.random.default_rng(0)
     variables = [tf.Variable(rng.normal(size=s), dtype=tf.float32) for s in SHAPES.values()]
-    return Optimizer(variables, lr, clip, loss_scaling, "test")
+    return Optimizer(variables, {"lr": lr, "clip": clip}, loss_scaling, "test")
 
 
 def random_gradients(step):

@@ -9,7 +9,7 @@ from scipy import optimize
 from sizes import ACTIONS, SPEC
 
 from dreamer_bird.agent.planner import Planner
-from dreamer_bird.agent.rssm import carry
+from dreamer_bird.agent.rssm import to_carry
 from dreamer_bird.config import load
 from dreamer_bird.envs.spaces import Spec
 
@@ -126,7 +126,7 @@ def test_returns_are_those_of_the_model_step_by_step(make_agent, monkeypatch, ta
     plan = Planner(agent._config.planner, SPEC, value if with_value else None)
     head = model.reward
     monkeypatch.setattr(model, "reward", lambda feat: sizes.append(feat.shape) or head(feat))
-    found = plan._imagined_returns(model, carry(start), noise, candidates)
+    found = plan._imagined_returns(model, to_carry(start), noise, candidates)
     assert sizes == [(horizon, 2 * count, 24)]  # once, of all steps
     for b, j in itertools.product(range(2), range(count)):
         state = {key: values[b : b + 1] for key, values in start.items()}

@@ -11,7 +11,7 @@ from sizes import BATCH, LENGTH
 from dreamer_bird.agent.actor_critic import merge_time
 from dreamer_bird.agent.distributions import TanhNormal, split_seed
 from dreamer_bird.agent.preprocessing import scale_image
-from dreamer_bird.agent.rssm import carry
+from dreamer_bird.agent.rssm import to_carry
 from dreamer_bird.agent.world_model import some_steps
 
 
@@ -133,7 +133,9 @@ def test_imagine_step_by_step(agent, seed):
         )
         action, entropy = dist.sample_by(action_noise[h]), dist.entropy(action_noise[h])
         np.testing.assert_allclose(entropies["tanh"][h], entropy, rtol=1e-4)
-        before = model.rssm.state(model.rssm.prior_step(carry(before), action, state_noise[h]))
+        before = model.rssm.from_carry(
+            model.rssm.prior_step(to_carry(before), action, state_noise[h])
+        )
         for key, value in before.items():
             np.testing.assert_allclose(states[key][h], value, atol=1e-5, err_msg=key)
         before = {key: value[h] for key, value in states.items()}

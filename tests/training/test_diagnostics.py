@@ -65,7 +65,7 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
     replay = SimpleNamespace(sample=lambda size, rng: {"reward": rng.normal(size=(size, 20))})
     config = load({"seed": 0, "replay.batch": 7, "replay.length": 20})
     agent = SimpleNamespace(open_loop=open_loop)
-    diagnostics = Diagnostics(config, agent, None, replay, lambda: None)
+    diagnostics = Diagnostics(config, agent, replay, None)
     for step, length in ((1000, 55), (1000, 19), (2000, NEW_STEPS + 100)):
         diagnostics._log_predictions(step, {"reward": np.zeros(length)}, logger)
     (step, figures), (_, ahead), (_, short), *_ = logged

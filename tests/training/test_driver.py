@@ -45,7 +45,7 @@ def test_episodes_played_together_are_each_their_own(tmp_path):
     lengths = (4, True), (7, False)
     workers = [EnvWorker(str(each), partial(CountingEnv, *each)) for each in lengths]
     with workers[0], workers[1]:
-        episodes = collect_episodes(workers, act, [0, 1], Stopwatch(), frames=True)
+        episodes = collect_episodes(workers, act, [0, 1], Stopwatch(), film=True)
     for episode, (length, terminal), action in zip(episodes, lengths, (0.5, -0.5), strict=True):
         np.testing.assert_array_equal(episode["reward"], 10.0 * np.arange(length + 1))
         np.testing.assert_array_equal(episode["action"][:, 0], [0.0] + [action] * length)

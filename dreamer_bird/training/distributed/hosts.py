@@ -41,16 +41,13 @@ def read_hosts(environment: Mapping[str, str]) -> Hosts:
         cluster, task = settings.get("cluster") or {}, settings.get("task") or {}
         if _is_alone(cluster, task):
             return Hosts()
-        hosts = _hosts(cluster, task["type"], int(task["index"]))
+        return _hosts(cluster, task["type"], int(task["index"]))
     except (ValueError, TypeError, LookupError, AttributeError):
-        hosts = None
-    if hosts is None:
         raise ConfigError(
             'TF_CONFIG: must be like {"cluster": {"worker": ["host:port", ...]}, '
             '"task": {"type": "worker", "index": 0}}, with at most one chief, which comes before '
             "the workers, and nothing else"
-        )
-    return hosts
+        ) from None
 
 
 def _is_alone(cluster: dict[str, list[str]], task: dict[str, object]) -> bool:
@@ -65,18 +62,15 @@ def _is_alone(cluster: dict[str, list[str]], task: dict[str, object]) -> bool:
     return alone and counts.keys() == cluster.keys() and 0 <= index < counts.get(kind, index + 1)
 
 
-def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts | None:
-    """Return the hosts of a cluster, None where it or the place of this host in it is wrong."""
+def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts:
+    """Return the hosts of a cluster; ValueError where it or this host's place in it is wrong."""
     chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
-    if not (isinstance(chiefs, list) and isinstance(workers, list)):
-        return None
     addresses = (*chiefs, *workers)
-    valid = all(_ADDRESS.fullmatch(each) for each in addresses)
-    unique = len(set(addresses)) == len(addresses)
-    if not (valid and unique and cluster.keys() <= {"chief", "worker"} and len(chiefs) <= 1):
-        return None
-    if not (0 <= index < len(cluster[kind])):
-        return None
+    valid = isinstance(chiefs, list) and isinstance(workers, list) and len(chiefs) <= 1
+    valid = valid and all(_ADDRESS.fullmatch(each) for each in addresses)
+    unique = len(set(addresses)) == len(addresses) and cluster.keys() <= {"chief", "worker"}
+    if not (valid and unique and 0 <= index < len(cluster[kind])):
+        raise ValueError
     return Hosts(addresses, index + len(chiefs) * (kind == "worker"))
 
 

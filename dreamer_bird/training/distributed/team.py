@@ -70,7 +70,7 @@ class Team:
         """
         if self._hosts.count > 1:
             with self.report_lost_host(LostHostError):
-                _, stop = self._broadcast(UPDATE, False)
+                _, stop = self._agree(UPDATE, False)
             if stop:
                 raise Stopped(signal.SIGTERM)
 
@@ -84,8 +84,8 @@ class Team:
         if self._hosts.count > 1 and expected:
             word = STOPPED if error else FINISHED
             with suppress(*_LOST):  # there is nothing left in which the lost would be missed
-                self._broadcast(word, False)
-                self._broadcast(word, False)  # has an answer when the first has arrived everywhere
+                self._agree(word, False)
+                self._agree(word, False)  # has an answer when the first has arrived everywhere
 
     def follow(self, config: Config, spec: Spec, check: Callable[[], None]) -> None:
         """Take part in the chief's updates until it is through; Stopped if the run was stopped.
@@ -98,7 +98,7 @@ class Team:
         while (word := self._next_word(check)) == UPDATE:
             agent.train_step(batch, seed)
         with suppress(*_LOST):
-            self._broadcast(word, False)
+            self._agree(word, False)
         if word == STOPPED:
             raise Stopped(signal.SIGTERM)
 
@@ -121,11 +121,11 @@ class Team:
     def _next_word(self, check: Callable[[], None]) -> int:
         """Wait for the chief's next word that all hosts act upon."""
         while True:
-            word, stop = self._broadcast(FINISHED, _is_stopped(check))
+            word, stop = self._agree(FINISHED, _is_stopped(check))
             if not (word == UPDATE and stop):  # else the chief saves first
                 return word
 
-    def _broadcast(self, word: int, stop: bool) -> tuple[int, int]:
+    def _agree(self, word: int, stop: bool) -> tuple[int, int]:
         """Exchange a word of the chief's, and whether any host is to stop, among all hosts."""
         word, stop = self._exchanging(tf.constant(word), tf.constant(int(stop)))
         return int(word), int(stop)
