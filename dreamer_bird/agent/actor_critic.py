@@ -48,29 +48,29 @@ class ActorCritic(tf.Module):
 
         From all of them, or from `imagine_starts` random ones of each sequence.
         """
-        section = self._config.objective
-        start = some_steps({**post, "discount": discount}, section.imagine_starts, seed)
+        settings = self._config.objective
+        start = some_steps({**post, "discount": discount}, settings.imagine_starts, seed)
         start = {key: merge_time(value) for key, value in start.items()}
         start_discount = start.pop("discount")
-        rollout = model.imagine(self.actor, start, section.horizon, seed)
+        rollout = model.imagine(self.actor, start, settings.horizon, seed)
         return Rollouts(start_discount, *rollout)
 
     def losses(self, model: WorldModel, rollouts: Rollouts) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
         """Return the losses of actor and value (Eq. 5-12), and metrics."""
-        section = self._config.objective
+        settings = self._config.objective
         feat = model.rssm.get_feat(rollouts.states)
         imagined = Imagined(
             start_discount=rollouts.start_discount,
             reward=model.reward(feat).mode(),
             value=self.value(feat).mode(),
             discount=model.discounts(feat),
-            entropy=rollouts.entropies[section.entropy],
+            entropy=rollouts.entropies[settings.entropy],
             log_prob=model.log_prob(rollouts.states),
-            gamma=section.discount,
+            gamma=settings.discount,
         )
-        terms = OBJECTIVES[self._config.variant](imagined, section.alpha, section.confidence_clip)
+        terms = OBJECTIVES[self._config.variant](imagined, settings.alpha, settings.confidence_clip)
         actor_loss, value_loss = actor_value_losses(
-            imagined, terms, section["lambda"], section.weight_value_loss
+            imagined, terms, settings["lambda"], settings.weight_value_loss
         )
         return actor_loss, value_loss, _metrics(imagined, terms.weight, rollouts.entropies["tanh"])
 

@@ -57,9 +57,9 @@ class Agent(tf.Module):
             for name, part in parts.items()
             if learns
         }
-        self._actor_waits = 1  # updates until the counter is asked whether the actor learns
+        self._actor_waits = 1  # updates until the counter is read again; 0 once the actor learns
         self.compiled = resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
-        self._train_step = self._function()
+        self._train_step = self._traced_update()
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
@@ -88,10 +88,10 @@ class Agent(tf.Module):
         action = self._explore(action, noise_seed) if training else action
         return action, (latent, action)
 
-    def plan(self, with_value: bool) -> None:
-        """Plan instead of acting by the policy, from before the first action on.
+    def use_planner(self, with_value: bool) -> None:
+        """Plan instead of acting by the policy; to be called before the first action.
 
-        If `with_value`, which needs a value function, with it at the horizon.
+        `with_value`: with the value function, which there must be, at the horizon.
         """
         value = self.actor_critic.value if with_value else None
         self._planner = Planner(self._config.planner, self._spec, value)
@@ -127,16 +127,16 @@ class Agent(tf.Module):
                 made = int(self.optimizers["value"].count.numpy())
                 self._actor_waits = max(0, self._config.actor.learning_starts - made)
         arguments = batch, seed, not self._actor_waits
-        may_be_plain = self.compiled and not self.traces and self._config.xla == "auto"
+        may_give_up_xla = self.compiled and not self.traces and self._config.xla == "auto"
         try:
             return self._train_step(*arguments)
         except tf.errors.OpError as error:
-            if not may_be_plain:
+            if not may_give_up_xla:
                 raise
             told = f"XLA cannot compile updates here ({error.message.splitlines()[0]})"
             warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
         self.compiled = False
-        self._train_step = self._function()
+        self._train_step = self._traced_update()
         return self._train_step(*arguments)
 
     @property
@@ -144,12 +144,12 @@ class Agent(tf.Module):
         """How often an update was traced, and compiled if it is `compiled`: at most twice."""
         return self._train_step.experimental_get_tracing_count()
 
-    def _function(self) -> Callable[[Batch, tf.Tensor, bool], Metrics]:
+    def _traced_update(self) -> Callable[[Batch, tf.Tensor, bool], Metrics]:
         # No Python control flow depends on tensors; tracing without autograph takes half the time.
         return tf.function(self._shared_update, autograph=False, jit_compile=self.compiled)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
-        if self.compiled:  # its arguments are in this order: XLA's cache knows it again by them
+        if self.compiled:  # in this order arguments are compiled: by it XLA's cache knows them
             for variable in self.named_variables().values():
                 variable.read_value()
         return replicas.run(self._strategy, self._update, batch, seed, actor_learns)
@@ -165,7 +165,7 @@ class Agent(tf.Module):
         learning = {"model": (model_tape, model_loss)}
         # Outside the model's tape: the behaviour does not train the model.
         if self.actor_critic:
-            behaviour, more = self._imagine(post, batch["discount"], imagine_seed, actor_learns)
+            behaviour, more = self._behaviour(post, batch["discount"], imagine_seed, actor_learns)
             learning, metrics = learning | behaviour, metrics | more
         # All gradients are taken before any update: each part sees the same weights of the others.
         gradients = {
@@ -179,7 +179,7 @@ class Agent(tf.Module):
             skipped = tf.maximum(skipped, tf.cast(~updated, tf.float32))
         return metrics | {"skipped_updates": skipped}
 
-    def _imagine(
+    def _behaviour(
         self, post: State, discount: tf.Tensor, seed: tf.Tensor, actor_learns: bool
     ) -> tuple[Learning, Metrics]:
         """Return what actor and value learn from rollouts from posterior states `[B, T, ...]`."""
@@ -245,7 +245,7 @@ class Agent(tf.Module):
         return weights
 
     def assign(self, arrays: Arrays, loss_scale: bool = True) -> None:
-        """Take over what `named_variables` named, without the loss scales if not `loss_scale`.
+        """Take over what `named_variables` named; `loss_scale`: the loss scales too.
 
         Raises CheckpointError that names the first array that is missing, foreign or of other size.
         """

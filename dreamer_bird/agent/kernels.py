@@ -1,8 +1,7 @@
 """Convolutions and sums in forms that a CPU computes fast; each gives the plain form's numbers.
 
-The library is slow where an image has few channels. So every two columns of an image and of a
-kernel are taken for one of twice the channels where none is left over: a reshape. On a GPU, where
-that has not been measured, they are not.
+The library is slow where an image has few channels. So where image and kernel are of even width,
+two columns are taken as one of twice the channels: a reshape. Not on a GPU: not measured there.
 """
 
 import math

@@ -122,8 +122,9 @@ def lambda_return(
 ) -> tf.Tensor:
     """Return V_1..V_{H-1}, `[H-1, N]`, bootstrapped by the last value (Eq. 6).
 
-    V_h = r_h + g_h * ((1 - lambda) * v_{h+1} + lambda * V_{h+1}), and V_H = v_H, of rewards and
-    discounts 1..H-1, `[H-1, N]`, and values v_1..v_H, `[H, N]`; lambda is in [0, 1].
+    V_h = r_h + g_h * ((1 - lambda) * v_{h+1} + lambda * V_{h+1}), and V_H = v_H.
+
+    Takes r_1..r_{H-1} and g_1..g_{H-1}, `[H-1, N]`, and v_1..v_H, `[H, N]`.
     """
     one_step, longer = reward + discount * (1 - lambda_) * value[1:], discount * lambda_
     following = value[-1]

@@ -1,6 +1,7 @@
 """Adam with gradient clipping, skipped updates and loss scaling, one for each group of weights."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 
 import tensorflow as tf
 
@@ -16,8 +17,8 @@ class Optimizer(tf.Module):
     def __init__(
         self, variables: Sequence[tf.Variable], settings: Mapping, loss_scaling: bool, name: str
     ):
-        """Take `lr` and `clip`, the global norm that gradients are clipped to, and whether losses
-        are scaled dynamically, as float16 needs.
+        """Take a section of the settings with `lr`, the learning rate, and `clip`, the global norm
+        that gradients are clipped to, and whether losses are scaled, as float16 needs.
         """
         super().__init__(name)
         self.weights = list(variables)
@@ -66,13 +67,18 @@ class Optimizer(tf.Module):
         """
         self.count.assign_add(tf.cast(finite, tf.int64))
         count = tf.maximum(tf.cast(self.count, tf.float32), 1.0)
-        rates = {"lr": (self.lr, 0.0), "beta1": (BETA_1, 1.0), "beta2": (BETA_2, 1.0)}
-        rates = {key: tf.where(finite, value, still) for key, (value, still) in rates.items()}
-        rates |= {"beta1_power": BETA_1**count, "beta2_power": BETA_2**count, "epsilon": EPSILON}
+        apply = partial(
+            tf.raw_ops.ResourceApplyAdam,
+            lr=tf.where(finite, self.lr, 0.0),
+            beta1=tf.where(finite, BETA_1, 1.0),
+            beta2=tf.where(finite, BETA_2, 1.0),
+            beta1_power=BETA_1**count,
+            beta2_power=BETA_2**count,
+            epsilon=EPSILON,
+        )
         columns = self.weights, self.first, self.second, gradients
-        for variable, m, v, gradient in zip(*columns, strict=True):
-            slots = {"var": variable.handle, "m": m.handle, "v": v.handle}
-            tf.raw_ops.ResourceApplyAdam(**slots, grad=gradient, **rates)
+        for variable, first, second, gradient in zip(*columns, strict=True):
+            apply(var=variable.handle, m=first.handle, v=second.handle, grad=gradient)
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         in_a_row = tf.where(finite, self.finite_in_a_row + 1, 0)

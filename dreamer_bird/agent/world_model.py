@@ -129,9 +129,9 @@ class WorldModel(tf.Module):
             action = actor.dist(parameters).sample_by(noise[0])
             return self.rssm.prior_step(before[0], action, noise[1]), parameters
 
-        nothing = tf.zeros([shape[1], actor.hout.units])
+        no_parameters = tf.zeros([shape[1], actor.hout.units])
         with weights_read_once(self.rssm, actor):
-            steps, parameters = tf.scan(step, noise, (to_carry(start), nothing))
+            steps, parameters = tf.scan(step, noise, (to_carry(start), no_parameters))
         dist = actor.dist(parameters)
         entropies = {"gaussian": dist.gaussian_entropy(), "tanh": dist.entropy(action_noise)}
         return self.rssm.from_carry(steps), entropies
@@ -220,7 +220,7 @@ def some_steps(sequences: State, count: int | None, seed: tf.Tensor) -> State:
     if count is None:
         return sequences
     shape = tf.shape(next(iter(sequences.values())))[:2]
-    # The third of three, since of others two are split.
+    # Callers split the same seed in two: the third of three is none of theirs.
     scores = uniform_noise(shape, split_seed(seed, 3)[2])
     steps = tf.math.top_k(scores, count).indices
     return {key: tf.gather(value, steps, batch_dims=1) for key, value in sequences.items()}

@@ -70,7 +70,9 @@ def _side(curves: Sequence[Curve], width: int) -> pd.DataFrame:
     values = [binned(curve, width)["value"] for curve in curves]
     table = pd.concat(values, axis=1, join="inner").sort_index()
     mean, noise = table.mean(axis=1), table.std(axis=1)
-    if len(curves) == 1:  # from the changes from bin to bin, of which a few jumps move no median
+    if len(curves) == 1:
+        # The deviation of independent noise, from the median change between bins: a few jumps do
+        # not move it. Half of all normal numbers are within 0.6745 deviations.
         noise = mean.diff().abs().median() / (0.6745 * np.sqrt(2))
     return pd.DataFrame({"mean": mean, "noise": noise})
 

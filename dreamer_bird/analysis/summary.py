@@ -177,14 +177,18 @@ def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
     """
     steps = steps_to_reach(row.mean, score)
     alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
-    at_most = steps in row.mean.step[:1]  # the curve begins there, or above
+    at_most = _begins(row, score)
     told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": at_most}
     told["seeds"] = None if row.published else int(np.isfinite(alone).sum())
-    if reference and row is not reference and steps > 0 and not at_most:
-        theirs = steps_to_reach(reference.mean, score)
-        if theirs not in reference.mean.step[:1]:
-            told["ratio"] = _known(theirs / steps)
+    begins = at_most or (reference and _begins(reference, score))
+    if reference and row is not reference and steps > 0 and not begins:
+        told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
     return told
+
+
+def _begins(row: _Row, score: float) -> bool:
+    """Return whether a method's mean curve begins at or above a score."""
+    return bool((row.mean.value[:1] >= score).any())
 
 
 def _published_at(curve: PublishedCurve, step: int, width: int) -> tuple[float, float, int]:

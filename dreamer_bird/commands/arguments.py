@@ -85,9 +85,12 @@ def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:
 
 
 def make_folder(flag: str, path: Path) -> None:
-    """Make a folder where there is none yet; ConfigError where no files could be made in it."""
+    """Make a folder where there is none yet; ConfigError where that, or a file in it, cannot be."""
     check_writable(f"{flag} {path}", path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a name that is too long, say
+        raise ConfigError(f"{flag} {path}: {error.strerror}") from None
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -61,7 +61,7 @@ def play_episodes(
         agents = {"return": build_quietly(snapshot)}
         if flags.planner:
             agents["planned"] = build_quietly(snapshot)
-            agents["planned"].plan(with_value=flags.planner == WITH_VALUE)
+            agents["planned"].use_planner(with_value=flags.planner == WITH_VALUE)
         for number in range(flags.episodes):
             for name, agent in agents.items():
                 episode = play(agent, env, flags.seed, number)

@@ -57,7 +57,7 @@ def save_checked(snapshot: Snapshot, folder: Path, out: Path) -> str:
 
 
 def save_run(snapshot: Snapshot, folder: Path, out: Path) -> str:
-    """Write what `evaluate` and others need of a run, to be moved to `out`; say what it was."""
+    """Write what `evaluate`, `predict`, `export` and `load` need of a run; say what was written."""
     names = build_quietly(snapshot).named_variables()
     header = {key: snapshot.config[key] for key in ("task", "variant", "precision")}
     header |= {"step": snapshot.step, "spec": snapshot.spec, "replay": []}

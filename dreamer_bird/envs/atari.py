@@ -30,7 +30,7 @@ class Atari(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start a game; given a seed, it depends on seed and actions alone."""
+        """Start a game that depends on seed and actions alone; without a seed on chance."""
         image, info = self.env.reset(seed=seed)
         for _ in range(np.random.default_rng(seed).integers(1, _MOST_NOOPS, endpoint=True)):
             image, _, *ends, info = self.env.step(0)

@@ -1,6 +1,6 @@
 """Makes an environment from the name of its task.
 
-What simulates is imported where it is made: a learner that only names it does not wait for that.
+Simulators are imported when an environment is made: a learner that only names it is not kept.
 """
 
 import os

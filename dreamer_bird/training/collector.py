@@ -219,4 +219,4 @@ class OverlappingCollector(Collector):
     def _check_in_thread(self) -> None:
         self._check()
         if self._closed.is_set():
-            raise RunError("the run has ended")
+            raise RunError("the run has ended")  # nobody waits for the episode any more

@@ -45,7 +45,8 @@ def check_logdir(config: Config) -> None:
 def claim_logdir(config: Config) -> Iterator[Path]:
     """Create the logdir where needed, keep the settings in it, and hold it against other runs.
 
-    Raises ConfigError where the system does not allow that, or names the run that holds it.
+    Raises ConfigError where the system does not allow that, or where another run holds it, which is
+    named. A ConfigError raised inside leaves as RunError: something has been created by then.
     """
     logdir = Path(config.logdir)
     try:
@@ -60,7 +61,7 @@ def claim_logdir(config: Config) -> Iterator[Path]:
         config.save(logdir / "config.yaml")
         try:
             yield logdir
-        except ConfigError as error:  # a failure, since something was created
+        except ConfigError as error:
             raise RunError(str(error)) from error
         finally:
             os.unlink(lock.name)

@@ -23,7 +23,8 @@ from dreamer_bird.training.writers import open_writers
 from dreamer_bird.utils.files import Arrays, ReadError
 from dreamer_bird.utils.timer import Stopwatch
 
-# What a checkpoint holds: attributes of a run, settings, and prefixes of the names of arrays.
+# What a checkpoint holds besides what `write_checkpoint` names: attributes of a run, settings, and
+# prefixes of the names of arrays.
 _COUNTERS = (
     *("step", "episodes", "updates", "prefilled"),
     *("next_eval", "next_save", "evaluated_step", "saved_step"),
@@ -62,9 +63,9 @@ class ResumableRun:
         self.bad_updates = Streak("updates", config.train.max_skipped)
         self.history: list[Mapping] = []  # metrics of the updates of the unfinished block
         self.watch = Stopwatch()
+        episodes, length = logdir / "episodes", config.replay.length
         capacity = config.replay.capacity and config.replay.capacity // config.env.action_repeat
-        replay = logdir / "episodes", capacity, config.replay.length
-        self.replay = Replay(*replay, self.spec.observation)
+        self.replay = Replay(episodes, capacity, length, self.spec.observation)
         self.agent = team.build_agent(config, self.spec)
         collector = OverlappingCollector if config.train.overlap else Collector
         self.collector = collector(config, self.agent, envs, check, self.watch)
@@ -77,7 +78,7 @@ class ResumableRun:
         self.reporter = Reporter(self.logger, config, self.step)
         self._introduce()
         if metrics_size is None:
-            self.write_checkpoint()  # from which later lines of the log are counted
+            self.write_checkpoint()  # so that there is one for the log to be cut back to
 
     def write_checkpoint(self) -> None:
         """Write weights, optimizers, counters, and how much of the logs belongs to them.

@@ -48,7 +48,7 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
             return
         check = stack.enter_context(stopping())
         logdir = stack.enter_context(claim_logdir(config))
-        # Not to keep: the environment's own.
+        # The environment's own limit; config.yaml keeps null.
         limit = config.env.time_limit or eval_env.facts.time_limit
         config = config.replace(env={**config.env, "time_limit": limit})
         run = Run(config, logdir, team, envs, eval_env, check)

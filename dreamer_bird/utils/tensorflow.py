@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dreamer_bird.utils.machine import cores
+
 # Floating-point operations of an update, above the small presets' and below Dreamer's.
 SMALL_UPDATE = 100e9
 
@@ -72,8 +74,7 @@ def use_threads(count: int | None, operations: float) -> None:
             warnings.warn(told, stacklevel=2)
 
 
-def _cores() -> int | None:
+def _cores() -> int:
     """Return how many threads TensorFlow would share an operation among."""
     told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(told) if told.isdigit() else usable
+    return int(told) if told.isdigit() else cores()[0]

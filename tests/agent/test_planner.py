@@ -224,7 +224,7 @@ def test_an_agent_may_plan_with_its_value_function(make_agent, seed):
         for layer in (agent.actor_critic.value.hout, agent.world_model.reward.hout):
             layer.kernel.assign(layer.kernel * 10)  # far above what rounding decides
         if with_value is not None:
-            agent.plan(with_value)
+            agent.use_planner(with_value)
         actions.append(agent.act(images, None, seed, False)[0])
     for one, other in itertools.combinations(actions, 2):
         assert np.abs(one - other).max() > 0.01

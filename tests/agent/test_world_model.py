@@ -8,11 +8,10 @@ import tensorflow as tf
 from scipy import stats
 from sizes import BATCH, LENGTH
 
-from dreamer_bird.agent.actor_critic import merge_time
 from dreamer_bird.agent.distributions import TanhNormal, split_seed
 from dreamer_bird.agent.preprocessing import scale_image
 from dreamer_bird.agent.rssm import to_carry
-from dreamer_bird.agent.world_model import some_steps
+from dreamer_bird.agent.world_model import merge_time, some_steps
 
 
 def make_start(agent, count=5):

@@ -60,7 +60,7 @@ class Check:
         self._end, self._path, self._echo = time.monotonic() + seconds, outdir / FILE, echo
         self.folder, self.workers, self._lock = str(outdir), 1, Lock()
         self.found = {"lines": []}
-        # By mode and "true" or "false" for XLA; the precisions with that which agree with the CPU.
+        # Steps by mode and XLA, "true" or "false"; precision and XLA of what agrees with the CPU.
         self.steps: dict[tuple[Mode, str], dict] = {}
         self.agreed: set[tuple[str, str]] = set()
         self.runs: list[dict] = []  # of variants
@@ -71,7 +71,7 @@ class Check:
             list(pool.map(lambda trial: trial(), trials))
 
     def run(self, part: str, what: str, trial: Callable[[float], object]) -> object | None:
-        """Return what a trial finds in the seconds it gets; if it fails or gets none, a line is."""
+        """Return what a trial finds in the seconds left, None if it fails: then a line says why."""
         left = self._end - time.monotonic()
         if left < LEAST:
             self.add(part, what, "SKIP", "no time left: --minutes gives more")

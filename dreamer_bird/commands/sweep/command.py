@@ -30,8 +30,9 @@ def main(arguments: list[str]) -> int:
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
     todo = [run for run in runs if run.state == "waiting"]
     this, board = this_machine(), Board(runs)
-    asked = len(todo), runs[0].config.devices, flags.cpus_per_run, flags.gpus_per_run
-    share = share_of([this], *asked)
+    asked = {"runs": len(todo), "devices": runs[0].config.devices}
+    asked |= {"cpus": flags.cpus_per_run, "gpus": flags.gpus_per_run}
+    share = share_of([this], **asked)
     if not flags.address and share.cpus > this.cpus:
         raise ConfigError(f"--cpus-per-run {share.cpus}: this machine has {this.cpus}")
     if not flags.address and share.gpus > this.gpus:
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         # In this order: Ray sets a handler of SIGTERM of its own when it starts.
         with connected(flags.address, this) as ray, stopping(grace=2 * ENDING) as check:
             machines = machines_of(ray) if flags.address else [this]
-            share = share_of(machines, *asked)
+            share = share_of(machines, **asked)
             if not at_once(machines, share):
                 warnings.warn(f"no node of the cluster has {share}: waiting for one", stacklevel=2)
             with board:
