@@ -29,15 +29,23 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 
-# Files of minutes, which would leave a process alone with the last of them if they came later.
+# Longest first: one that came late would leave a process alone with it.
 LONGEST = (
     *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_distributed"),
     *("test_run", "test_run_state", "test_collector", "test_sweep_ray", "test_bench"),
+    *("test_envs", "test_tensorflow", "test_readme", "test_library", "test_custom_env"),
+    *("test_evaluate", "test_import_dreamer", "test_planet", "test_worker", "test_doctor"),
+    *("test_streams", "test_compare"),
 )
 
 
+def _turn(item):
+    stem = item.path.stem
+    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=_turn)
     if config.getoption("kills") < 10:
         for item in items:
             if item.get_closest_marker("long"):
