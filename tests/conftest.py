@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import command
+from command_line import command, here
 from sizes import ACTIONS, BATCH, LENGTH, SPEC
 from toy_envs import SIZE, STEPS, Noise
 
@@ -226,3 +226,10 @@ def write_log(tmp_path):
 def run_command(tmp_path):
     """Run `run.py` in an empty folder."""
     return partial(command, cwd=tmp_path)
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Run a command in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    return here

@@ -39,17 +39,18 @@ def write_run(write_log):
 
 
 @pytest.fixture
-def compare(run_command):
-    def compare(*arguments):
-        done = run_command("compare", *arguments, "--json")
+def compare(run_here):
+    def compare(*arguments, run=run_here):
+        done = run("compare", *arguments, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout, parse_constant=pytest.fail)
 
     return compare
 
 
-def test_the_numbers_of_lines_of_known_slope(tree, compare):
-    told = compare(tree, "--at", "5e4,1e5", "--scores", "100,200", "--against", "dreamer")
+def test_the_numbers_of_lines_of_known_slope(tree, compare, run_command):
+    flags = ["--at", "5e4,1e5", "--scores", "100,200", "--against", "dreamer"]
+    told = compare(tree, *flags, run=run_command)
     assert [task["task"] for task in told["tasks"]] == [TASK, "dmc_walker_run"]
     task = told["tasks"][0]
     bird, dreamer, published = task["methods"]
@@ -102,21 +103,19 @@ def test_across_tasks_only_returns_of_the_suite_have_one_scale(write_run, write_
     assert across["left_out"] == ["atari_pong", "gym_CartPole-v1"]
 
 
-def test_what_is_left_out_across_tasks_is_told_in_a_line(write_run, tree, run_command):
+def test_what_is_left_out_across_tasks_is_told_in_a_line(write_run, tree, run_here):
     path = write_run("more", ramp(2), task="gym_CartPole-v1", variant="bird")
     line = "left out: gym_CartPole-v1: returns of the DeepMind Control Suite alone are out of 1000"
-    told = run_command("compare", tree, path).stdout.splitlines()
+    told = run_here("compare", tree, path).stdout.splitlines()
     assert told[-1] == line
     assert any("return / 1000 at the last step shown of 2 tasks" in each for each in told)
-    alone = run_command("compare", path).stdout.splitlines()
+    alone = run_here("compare", path).stdout.splitlines()
     nothing = "no task of the DeepMind Control Suite on which every method has a return at the last"
     assert alone[-2].startswith(nothing) and alone[-1] == line
-    assert "left out" not in run_command("compare", tree).stdout
+    assert "left out" not in run_here("compare", tree).stdout
 
 
-def test_runs_from_state_are_no_seeds_of_those_from_pixels(
-    write_run, compare, run_command, tmp_path
-):
+def test_runs_from_state_are_no_seeds_of_those_from_pixels(write_run, compare, run_here, tmp_path):
     logs, run = tmp_path / "logs", {"task": TASK, "variant": "bird"}
     for seed, slope in enumerate((1, 3)):
         write_run(f"logs/pixels/{seed}", ramp(slope), **run, seed=seed, obs="pixels")
@@ -126,7 +125,7 @@ def test_runs_from_state_are_no_seeds_of_those_from_pixels(
     assert (pixels["method"], state["method"]) == ("bird", "bird (state)")
     assert pixels["values"] == [pytest.approx({"mean": 200, "std": 100, "seeds": 2})]
     assert state["values"] == [pytest.approx({"mean": 400, "std": 200, "seeds": 2})]
-    assert "\n BIRD (state) " in run_command("compare", logs).stdout
+    assert "\n BIRD (state) " in run_here("compare", logs).stdout
 
 
 def test_steps_without_data_and_scores_never_reached_are_null(tree, compare):
@@ -162,9 +161,9 @@ def test_the_tables_say_it_in_100_columns(tree, run_command):
     assert "0.480 [" in done.stdout
 
 
-def test_the_published_returns_alone(run_command, compare):
+def test_the_published_returns_alone(run_here, compare):
     assert len(compare("baselines")["published"]) == 46
-    assert "dmc_walker_walk" in run_command("compare", "baselines").stdout
+    assert "dmc_walker_walk" in run_here("compare", "baselines").stdout
 
 
 @pytest.mark.parametrize(
@@ -182,11 +181,12 @@ def test_the_published_returns_alone(run_command, compare):
         ([], "the following arguments are required: [NAME=]PATH"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(write_log, run_command, arguments, message):
+def test_bad_input_is_one_line_and_status_2(write_log, run_command, run_here, arguments, message):
+    run = run_here if arguments else run_command
     if "log" in arguments:
         path = write_log(f"{TASK}/bird/0", ramp(1))
         arguments = [path if word == "log" else word for word in arguments]
-    done = run_command("compare", *arguments)
+    done = run("compare", *arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert message in done.stderr
@@ -212,21 +212,21 @@ def test_the_command_starts_soon_and_without_tensorflow(run_command):
     assert time.monotonic() - start < 3
 
 
-def test_runs_that_end_early_are_named(write_log, run_command):
+def test_runs_that_end_early_are_named(write_log, run_here):
     ends = {"bird": (100_000, 100_000, 40_000), "dreamer": (60_000,)}
     paths = [
         write_log(f"{TASK}/{method}/{seed}", ramp(1, end))
         for method in ends
         for seed, end in enumerate(ends[method])
     ]
-    done = run_command("compare", *paths, "--at", "55000")
+    done = run_here("compare", *paths, "--at", "55000")
     assert done.returncode == 0
     told = [line for line in done.stderr.splitlines() if " ends at step " in line]
     assert len(told) == 1 and "bird/2/metrics.jsonl: ends at step 40,000 of 100,000" in told[0]
     assert "bird on dmc_cartpole_swingup: 1 of 3 runs have no return at step 55,000" in done.stderr
 
 
-def test_names_that_look_like_markup_are_shown_as_they_are(write_log, run_command):
-    done = run_command("compare", f"[/bold]={write_log(f'{TASK}/bird/0', ramp(1))}")
+def test_names_that_look_like_markup_are_shown_as_they_are(write_log, run_here):
+    done = run_here("compare", f"[/bold]={write_log(f'{TASK}/bird/0', ramp(1))}")
     assert done.returncode == 0, done.stderr
     assert "[/bold]" in done.stdout

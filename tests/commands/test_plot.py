@@ -35,9 +35,9 @@ def test_the_command_writes_the_files_and_names_them(runs, tmp_path, run_command
     assert (tmp_path / "a/b/return.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_run_without_the_key_is_told_and_the_others_are_drawn(runs, tmp_path, run_command):
+def test_a_run_without_the_key_is_told_and_the_others_are_drawn(runs, tmp_path, run_here):
     flags = ["--key", "model_error", "--band", "ci", "--format", "svg", "--outdir", "out"]
-    result = run_command("plot", runs, *flags)
+    result = run_here("plot", runs, *flags)
     assert (result.returncode, result.stdout) == (0, "out/model_error.svg\n")
     lines = result.stderr.splitlines()
     assert len(lines) == 7
@@ -60,10 +60,10 @@ def test_a_run_without_the_key_is_told_and_the_others_are_drawn(runs, tmp_path, 
     ],
 )
 def test_bad_input_is_told_in_a_line_and_creates_nothing(
-    runs, tmp_path, run_command, arguments, message
+    runs, tmp_path, run_here, arguments, message
 ):
     (tmp_path / "file").touch()
-    result = run_command("plot", *arguments)
+    result = run_here("plot", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

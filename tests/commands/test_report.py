@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from browser import EXECUTABLE, browse
+from command_line import command
 
 from dreamer_bird.analysis import reliability
 from dreamer_bird.analysis.curves import Curve
@@ -18,7 +17,6 @@ from dreamer_bird.analysis.logs import Log
 from dreamer_bird.analysis.page import render
 from dreamer_bird.commands import compare
 
-RUN = Path(__file__).parents[2] / "run.py"
 TASKS = ("dmc_cartpole_swingup", "dmc_walker_run")
 METHODS = ("bird", "dreamer", "soft_bird")
 EVIL = "</script><img src=x onerror=boom()>"
@@ -62,8 +60,7 @@ def _write_run(logdir, task, method, number, seed):
 @pytest.fixture(scope="module")
 def page_file(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    command = [sys.executable, str(RUN), "report", str(runs), "--out", "new/page"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    result = command("report", runs, "--out", "new/page", cwd=folder)
     assert (result.returncode, result.stdout, result.stderr) == (0, "new/page/index.html\n", "")
     assert [path.name for path in (folder / "new/page").iterdir()] == ["index.html"]
     return folder / "new/page/index.html"
@@ -155,10 +152,10 @@ def test_marked_settings_on_the_page(page_file):
         (["log.jsonl", "--out", "out", "--ouf", "x"], "unknown flag --ouf: did you mean --out?"),
     ],
 )
-def test_bad_input_is_told_in_a_line_and_creates_nothing(tmp_path, run_command, arguments, message):
+def test_bad_input_is_told_in_a_line_and_creates_nothing(tmp_path, run_here, arguments, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "log.jsonl").write_text('{"step": 1, "test/return": 2}\n')
-    result = run_command("report", *arguments)
+    result = run_here("report", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "log.jsonl"]
