@@ -2,23 +2,15 @@ import subprocess
 import sys
 import types
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
+from command_line import RUN, command
 
 from dreamer_bird import cli
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.config import RULES
 from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
 from dreamer_bird.training import driver
-
-RUN = Path(__file__).parents[1] / "run.py"
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run run.py as a user does, in a folder of its own."""
-    command = [sys.executable, str(RUN), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -49,16 +41,19 @@ def trained(monkeypatch):
         (["--logdir", f"{RUN}/x"], f"--logdir {RUN}/x: {RUN} is not a folder"),
     ],
 )
-def test_bad_input_is_one_line_and_creates_nothing(tmp_path, arguments, message):
-    result = run(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_creates_nothing(
+    trained, run_here, run_command, tmp_path, arguments, message
+):
+    run = run_command if arguments == ["--task"] else run_here
+    result = run(*arguments)
     assert result.returncode == 2
     assert result.stderr == f"run.py: {message}\n"
     assert result.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert trained == list(tmp_path.iterdir()) == []
 
 
 def help_lines(*arguments, cwd):
-    result = run(*arguments, cwd=cwd)
+    result = command(*arguments, cwd=cwd)
     assert (result.returncode, result.stderr, list(cwd.iterdir())) == (0, "", [])
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100

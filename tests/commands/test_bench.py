@@ -104,7 +104,8 @@ def test_further_blocks_at_a_step_are_blocks_too_although_they_have_no_fps(monke
         (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, flags, message):
-    result = bench(*flags, cwd=tmp_path)
+def test_bad_input_is_one_line(run_command, run_here, flags, message):
+    run = run_command if "--part" in flags else run_here
+    result = run("bench", "--configs", "debug", *flags)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1

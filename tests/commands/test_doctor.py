@@ -115,14 +115,14 @@ def test_an_opengl_that_is_set_and_does_not_work(tmp_path):
     assert state.returncode == 0 and state.stdout.endswith(" an agent step, without OpenGL\n")
 
 
-def test_an_environment_that_ignores_its_seed(tmp_path):
+def test_an_environment_that_ignores_its_seed(tmp_path, run_here):
     code = (RUN.parent / "examples" / "point.py").read_text()
     assert "super().reset(seed=seed)" in code
     (tmp_path / "point.py").write_text(code)
     (tmp_path / "unseeded.py").write_text(code.replace("reset(seed=seed)", "reset()"))
-    flags = ["--part", "rendering", "--obs", "state", "--task"]
-    assert run(*flags, "point:Point", cwd=tmp_path).stdout.startswith("OK")
-    result = run(*flags, "unseeded:Point", cwd=tmp_path)
+    flags = ["doctor", "--part", "rendering", "--obs", "state", "--task"]
+    assert run_here(*flags, "point:Point").stdout.startswith("OK")
+    result = run_here(*flags, "unseeded:Point")
     assert result.returncode == 0 and result.stdout.startswith("NOTE")
     why = "; reset(seed=...) with one seed gave two episodes: no exact resume, and no evaluation"
     assert why in result.stdout
@@ -149,7 +149,8 @@ def test_a_machine_on_which_training_works(tmp_path):
         (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, flags, message):
-    result = run(*flags, cwd=tmp_path)
+def test_bad_input_is_one_line(run_command, run_here, flags, message):
+    run = run_command if "--part" in flags else run_here
+    result = run("doctor", *flags)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1

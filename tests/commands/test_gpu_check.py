@@ -37,8 +37,11 @@ FRAMES = Frames("egl", "NVIDIA GeForce RTX 2080 Ti/PCIe/SSE2", 3e8, 1.5)
         (["--outdir", __file__], "test_gpu_check.py is not a folder"),
     ],
 )
-def test_without_a_gpu_or_with_bad_flags_nothing_is_created(run_command, tmp_path, flags, message):
-    result = run_command("gpu-check", *flags)
+def test_without_a_gpu_or_with_bad_flags_nothing_is_created(
+    run_command, run_here, tmp_path, flags, message
+):
+    run = run_here if flags else run_command
+    result = run("gpu-check", *flags)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

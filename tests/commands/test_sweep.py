@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 import pytest
-from command_line import RUN, command
+from command_line import RUN, command, here
 
 from dreamer_bird.commands.sweep import launcher, node
 from dreamer_bird.commands.sweep.board import Board
@@ -27,8 +27,8 @@ TASK = "dmc_cartpole_balance"
 FLAGS = ["--tasks", TASK, "--variants", "dreamer,bird", "--seeds", "0..1", "--configs", "debug"]
 
 
-def sweep(*flags):
-    return command("sweep", *flags)
+def sweep(*flags, run=command):
+    return run("sweep", *flags)
 
 
 def plan(logdir, tasks=(TASK,), variants=("bird",), seeds=(0,), settings=("--configs", "debug")):
@@ -93,7 +93,8 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
     ],
 )
 def test_a_wrong_value_is_refused_in_a_line_before_anything_is_there(tmp_path, flags, words):
-    done = sweep(*FLAGS, "--logdir", tmp_path / "new", *flags)
+    run = command if "--address" in flags else here
+    done = sweep(*FLAGS, "--logdir", tmp_path / "new", *flags, run=run)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -114,7 +115,7 @@ def test_without_ray_it_is_said_how_to_get_it(tmp_path):
 def test_a_run_that_is_complete_needs_no_ray(tmp_path):
     for run in plan(tmp_path, variants=("dreamer", "bird"), seeds=(0, 1)):
         finish(run)
-    done = sweep(*FLAGS, "--logdir", tmp_path, "--address", "127.0.0.1:1")
+    done = sweep(*FLAGS, "--logdir", tmp_path, "--address", "127.0.0.1:1", run=here)
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 runs: 4 done" in done.stdout
 

@@ -130,8 +130,8 @@ def test_a_name_that_the_system_refuses_is_told_in_a_line(tmp_path):
 
 
 @pytest.mark.parametrize("logdir", ["gs://bucket/x", "s3://bucket", "file:///tmp/x"])
-def test_a_url_is_refused_and_creates_nothing(run_command, tmp_path, logdir):
-    done = run_command("--configs", "debug", "--logdir", logdir)
+def test_a_url_is_refused_and_creates_nothing(run_here, tmp_path, logdir):
+    done = run_here("--configs", "debug", "--logdir", logdir)
     assert done.returncode == 2
     assert done.stderr.startswith(f"run.py: --logdir {logdir}: must be a folder, not a URL")
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
