@@ -3,6 +3,7 @@
 import json
 import os
 from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -101,8 +102,8 @@ def _assign(agent, values):
 
 
 @pytest.fixture(scope="session")
-def idle_agents():
-    """Agents of runs that ended, traced and with their first values, by all that makes them."""
+def idle():
+    """Agents, traced, and workers of runs that ended, by all that makes them."""
     return defaultdict(list)
 
 
@@ -118,10 +119,14 @@ def tiny_run(tmp_path_factory):
 
 
 class RunMaker:
-    """Builds runs of random pixels in this process, `check` and settings as it takes them."""
+    """Builds runs of random pixels in this process, `check` and settings as it takes them.
 
-    def __init__(self, folder, idle_agents):
-        self._folder, self._idle, self._lent = folder, idle_agents, {}
+    Agents and workers go from run to run: to make them takes longer than most of the runs last.
+    Noise fails once where there is a file `failure`.
+    """
+
+    def __init__(self, folder, failure, idle):
+        self._folder, self.failure, self._idle, self._lent = folder, failure, idle, {}
 
     def __call__(self, check=lambda: None, folder="run", make_env=None, **flags):
         from dreamer_bird.training.distributed.team import Team
@@ -130,35 +135,54 @@ class RunMaker:
         settings = {"precision": "float32", "train.prefill": 1, "train.updates": 2}
         settings |= {"env.time_limit": 2 * STEPS, "env.size": SIZE, **flags}
         config = load(settings, ["debug"])
-        make = make_env or partial(Noise, self._folder / "fail")
-        *envs, eval_env = (EnvWorker(str(number), make) for number in range(config.envs + 1))
         (self._folder / folder).mkdir(exist_ok=True)
         team = Team(1, Hosts())
-        loan = self._lend(config, eval_env.spec, team)
-        team.build_agent = lambda config, spec: loan[1]
-        run = Run(config, self._folder / folder, team, envs, eval_env, check)
-        self._lent[run] = loan
+        with ExitStack() as stack:
+            workers = [self._worker(str(number), make_env) for number in range(config.envs + 1)]
+            *envs, eval_env = map(stack.enter_context, workers)
+            agent = stack.enter_context(self._agent(config, eval_env.spec, team))
+            team.build_agent = lambda config, spec: agent
+            run = Run(config, self._folder / folder, team, envs, eval_env, check)
+            stack.callback(run.logger.close)
+            stack.callback(run.collector.close)
+            self._lent[run] = stack.pop_all()
         return run
 
-    def _lend(self, config, spec, team):
-        """Return key, agent and first values; to trace one takes longer than most of the runs."""
-        settings = config.replace(steps=0, logdir=None, replay={}, train={}).flatten()
-        key = repr((settings, config.train.expl_amount, spec))
-        if not self._idle[key]:
+    @contextmanager
+    def _worker(self, name, make_env):
+        idle = [] if make_env else self._idle[name]
+        worker = idle.pop() if idle else EnvWorker(name, make_env or partial(Noise, self.failure))
+        process, worker.films = worker._process, True
+        try:
+            yield worker
+        finally:
+            closed, busy = worker._connection.closed, worker._begun
+            # One that was restarted ends with the thread that did so.
+            if make_env or closed or busy or worker._process is not process:
+                worker.close()
+            else:
+                idle.append(worker)
+
+    @contextmanager
+    def _agent(self, config, spec, team):
+        others = {name: {} for name in ("env", "worker", "replay", "train")}
+        settings = config.replace(task="", steps=0, logdir=None, envs=1, **others).flatten()
+        idle = self._idle[repr((settings, config.train.expl_amount, spec))]
+        if not idle:
             agent = team.build_agent(config, spec)
-            self._idle[key].append((key, agent, _values(agent)))
-        return self._idle[key].pop()
+            idle.append((agent, _values(agent)))
+        agent, first = idle.pop()
+        try:
+            yield agent
+        finally:
+            _assign(agent, first)
+            vars(agent).pop("policy", None)  # that a test put before its own
+            idle.append((agent, first))
 
     def end(self, run):
-        """Close a run, whose agent another may have from now on."""
-        key, agent, first = loan = self._lent.pop(run)
-        run.collector.close()
-        run.logger.close()
-        for env in (*run.envs, run.eval_env):
-            env.close()
-        _assign(agent, first)
-        vars(agent).pop("policy", None)  # that a test put before its own
-        self._idle[key].append(loan)
+        """Close a run, whose agent and workers another may have from now on; return it."""
+        self._lent.pop(run).close()
+        return run
 
     def end_all(self):
         for run in list(self._lent):
@@ -166,11 +190,12 @@ class RunMaker:
 
 
 @pytest.fixture
-def make_run(tmp_path, idle_agents):
+def make_run(tmp_path, tmp_path_factory, idle):
     """Build and end runs, as RunMaker does; those that are left end with the test."""
-    maker = RunMaker(tmp_path, idle_agents)
+    maker = RunMaker(tmp_path, tmp_path_factory.getbasetemp() / "failure", idle)
     yield maker
     maker.end_all()
+    maker.failure.unlink(missing_ok=True)
 
 
 @pytest.fixture

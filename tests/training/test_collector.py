@@ -52,15 +52,16 @@ def test_an_episode_that_is_stopped_counts_nothing(make_run):
     assert (run.episodes, run.collector.to_save()) == (1, [(0, ""), 0, 0])
 
 
-def test_a_failed_worker_is_restarted_as_often_as_set(make_run, tmp_path):
+def test_a_failed_worker_is_restarted_as_often_as_set(make_run):
     run = make_run(**{"worker.restarts": 1})
     run.collect()
-    (tmp_path / "fail").touch()
+    make_run.failure.touch()
     with pytest.warns(UserWarning, match="'0'.*failed: ValueError: joint.*begins again"):
         run.collect()
     assert run.episodes == 2
+    make_run.end(run)
     again = make_run(**{"worker.restarts": 0})
-    (tmp_path / "fail").touch()
+    make_run.failure.touch()
     with pytest.raises(WorkerError, match="joint out of range"):
         again.collect()
 

@@ -27,10 +27,12 @@ def test_episodes_are_of_the_policy_as_it_was_when_the_block_before_them_began(m
     for stage in ("collect", "update", "collect", "update", "collect"):
         assert next_stage(beside) in (stage, "evaluate")
         getattr(beside, stage)()
+    make_run.end(beside)
 
     first = make_run(folder="first", **OVERLAP | {"train.overlap": False})
     first.collect()
     first.collect()  # before any update
+    make_run.end(first)
     np.testing.assert_array_equal(episode(beside, 1)["action"], episode(first, 1)["action"])
 
     second = make_run(folder="second", **OVERLAP | {"train.overlap": False})
@@ -38,6 +40,7 @@ def test_episodes_are_of_the_policy_as_it_was_when_the_block_before_them_began(m
     second.update()
     second.episodes = 2  # with the noise of the third
     second.collect()
+    make_run.end(second)
     np.testing.assert_array_equal(episode(beside, 2)["action"], episode(second, 2)["action"])
     late = make_run(folder="late", **OVERLAP | {"train.overlap": False})
     late.collect()
@@ -87,15 +90,14 @@ def test_an_episode_goes_on_beside_several_blocks(make_run):
 def test_a_run_that_is_extended_goes_on_as_if_it_had_been_longer(make_run):
     flags = {"train.save_every": 24, "train.eval_every": 10**6, **OVERLAP}
     make_run.end(finish(make_run(folder="short", steps=48, **flags)))
-    extended = finish(make_run(folder="short", steps=72, **flags))
-    longer = finish(make_run(folder="long", steps=72, **flags))
-    assert left(extended)[1:] == left(longer)[1:]
+    extended, longer = (finished(make_run, folder=f, steps=72, **flags) for f in ("short", "long"))
+    assert extended[1:] == longer[1:]
 
 
 def test_several_environments_play_ahead(make_run):
-    one, two = (finish(make_run(folder=f, envs=2, steps=5 * 24, **OVERLAP)) for f in "ab")
-    assert one.episodes == 5
-    assert left(one)[1:] == left(two)[1:]
+    one, two = (finished(make_run, folder=f, envs=2, steps=5 * 24, **OVERLAP) for f in "ab")
+    assert len(one[2]) == 5
+    assert one[1:] == two[1:]
 
 
 def test_a_checkpoint_without_a_copy_as_import_writes_them_has_the_policy_itself_play(make_run):
@@ -108,25 +110,25 @@ def test_a_checkpoint_without_a_copy_as_import_writes_them_has_the_policy_itself
         np.testing.assert_array_equal(copy.numpy(), learned[name].numpy())
 
 
-def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run, tmp_path):
+def test_what_goes_wrong_in_the_thread_is_counted_and_mended_as_ever(make_run):
     run = make_run(**OVERLAP)
     run.collect()
     nan_actions(run.collector._agent, at={8})  # when the episode has begun again
-    (tmp_path / "fail").touch()
+    make_run.failure.touch()
     with pytest.warns(UserWarning, match="joint out of range.*begins again"):
         run.update()
         run.collect()
-    assert run.episodes == 2 and not (tmp_path / "fail").exists()
+    assert run.episodes == 2 and not make_run.failure.exists()
     assert run.collector.to_save() == [(0, ""), 1, 0]
     run.update()
     (block,) = [line for line in lines(run) if line.get("nonfinite_actions")]
     assert block["step"] == run.step and run.collector.nonfinite_actions == 0
 
 
-def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run, tmp_path):
+def test_an_error_in_the_thread_comes_up_where_the_episode_is_needed(make_run):
     run = make_run(**OVERLAP, **{"worker.restarts": 0})
     run.collect()
-    (tmp_path / "fail").touch()
+    make_run.failure.touch()
     run.update()
     with pytest.raises(WorkerError, match="joint out of range"):
         run.collect()
@@ -165,12 +167,20 @@ def left(run):
     return logged, weights, episodes
 
 
+def finished(make_run, **flags):
+    """Return what a run leaves that goes on to its end."""
+    run = finish(make_run(**flags))
+    found = left(run)
+    make_run.end(run)
+    return found
+
+
 @pytest.mark.parametrize("variant", ["bird", pytest.param("planet", marks=pytest.mark.long)])
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(make_run, variant):
     """Stopped every so many agent steps and updates, in the thread that plays or the main one."""
     flags = {"steps": 6 * 24, "train.save_every": 24, "train.eval_every": 48, **OVERLAP}
     flags["variant"] = variant
-    whole = left(finish(make_run(folder="whole", **flags)))
+    whole = finished(make_run, folder="whole", **flags)
     for patience in count(27):  # more each time, or it would never end
         run = make_run(impatient(patience), folder="stopped", **flags)
         try:

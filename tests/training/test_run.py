@@ -58,9 +58,9 @@ def test_random_episodes_go_on_until_one_is_as_long_as_a_sequence(make_run):
 
 def test_several_environments_keep_the_schedule(make_run):
     """As many episodes and updates as with one, whatever the number divides."""
+    flags = {"steps": 8 * 2 * STEPS, "train.prefill": 2}
     one, three = (
-        finish(make_run(folder=str(envs), envs=envs, steps=8 * 2 * STEPS, **{"train.prefill": 2}))
-        for envs in (1, 3)
+        make_run.end(finish(make_run(folder=str(envs), envs=envs, **flags))) for envs in (1, 3)
     )
     for run in (one, three):
         assert (run.episodes, run.step, run.prefilled) == (8, 8 * 2 * STEPS, 2 * 2 * STEPS)
@@ -72,11 +72,14 @@ def test_several_environments_keep_the_schedule(make_run):
 
 def test_several_environments_are_deterministic_and_each_has_noise_of_its_own(make_run):
     flags = {"envs": 2, "steps": 4 * 2 * STEPS, "train.prefill": 2, "actor.init_std": 0.5}
-    one, two = (finish(make_run(folder=name, **flags)) for name in ("a", "b"))
-    actions = [[e["action"][1:] for _, e in run.replay._episodes] for run in (one, two)]
+    actions, weights = [], []
+    for folder in "ab":
+        run = finish(make_run(folder=folder, **flags))
+        actions.append([e["action"][1:] for _, e in run.replay._episodes])
+        weights.append(run.agent.named_variables()["actor/hout/kernel"].numpy())
+        make_run.end(run)
     np.testing.assert_array_equal(*actions)
     assert not np.array_equal(actions[0][2], actions[0][3])
-    weights = (run.agent.named_variables()["actor/hout/kernel"].numpy() for run in (one, two))
     np.testing.assert_array_equal(*weights)
 
 
