@@ -12,7 +12,7 @@ from killing import STAGES, Victim, assert_same, assert_tidy
 FLAGS = [
     *("--configs", "debug", "--task", "dmc_pendulum_swingup", "--variant", "bird"),
     # Episodes leave the replay, not each of them is followed by a checkpoint or an evaluation.
-    *("--steps", "2000", "--replay.capacity", "1000", "--train.save_every", "400"),
+    *("--steps", "1400", "--replay.capacity", "600", "--train.save_every", "400"),
     *("--train.eval_every", "600"),
 ]
 LASTS = {"prefill": 0.6, "collect": 0.8, "update": 0.4, "evaluate": 1.0, "save": 0.05}  # seconds
@@ -53,17 +53,7 @@ def test_a_run_stopped_at_random_moments_ends_as_one_never_stopped(whole, tmp_pa
     print(f"{kills} stops in {runs} runs: all ended as the one never stopped")
 
 
-def test_a_killed_worker_is_named_and_replaced_and_the_run_is_the_same(whole, tmp_path):
-    victim = Victim(tmp_path / "run", *FLAGS)
-    assert victim.wait_for("collect", 2)
-    os.kill(victim.worker("train 1"), signal.SIGKILL)
-    error = victim.finish()
-    assert "warning: environment worker 'train 1' (pid " in error
-    assert "died: signal SIGKILL; its episode begins again in a new worker" in error
-    assert_same(tmp_path / "run", whole)
-
-
-def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(whole, tmp_path):
+def test_a_full_disk_and_then_a_killed_worker_lose_nothing(whole, tmp_path):
     logdir = tmp_path / "run"
     victim = Victim(logdir, *FLAGS)
     assert victim.wait_for("save", 2)
@@ -73,6 +63,11 @@ def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(whole, tmp_path):
     assert victim.process.returncode == 1
     assert f"cannot write {logdir}/checkpoints/" in error.splitlines()[-1]
     assert "File too large" in error and "Traceback" not in error
-    Victim(logdir, *FLAGS).finish()
+    victim = Victim(logdir, *FLAGS)
+    assert victim.wait_for("collect")
+    os.kill(victim.worker("train 1"), signal.SIGKILL)
+    error = victim.finish()
+    assert "warning: environment worker 'train 1' (pid " in error
+    assert "died: signal SIGKILL; its episode begins again in a new worker" in error
     assert_same(logdir, whole)
     assert_tidy(logdir)
