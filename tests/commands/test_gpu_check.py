@@ -122,17 +122,17 @@ LOG += "(p / 'metrics.jsonl').write_text('model_loss' * 9); "
 
 
 @pytest.mark.parametrize(
-    ("program", "message"),
+    ("program", "limit", "message"),
     [
-        ("raise ValueError('broken')", "stopped by SIGTERM it ended with 1: ValueError: broken"),
-        (LOG + "time.sleep(60)", "stopped by SIGTERM it ended with -15"),
-        ("import time; time.sleep(60)", "it was too slow to be stopped in time"),
+        ("raise ValueError('bad')", 30, "stopped by SIGTERM it ended with 1: ValueError: bad"),
+        (LOG + "time.sleep(60)", 30, "stopped by SIGTERM it ended with -15"),
+        ("import time; time.sleep(60)", 0.3, "it was too slow to be stopped in time"),
     ],
 )
-def test_a_run_that_does_not_stop_as_it_should(monkeypatch, program, message):
+def test_a_run_that_does_not_stop_as_it_should(monkeypatch, program, limit, message):
     monkeypatch.setattr(trials, "PROGRAM", program)
     with pytest.raises(RunError, match=message):
-        trials.try_run([], 4)
+        trials.try_run([], limit)
 
 
 def space():

@@ -56,7 +56,7 @@ class Counter(gymnasium.Env):
             time.sleep(60)
         if self.harm == "slow":
             for _ in range(10):
-                time.sleep(0.1)
+                time.sleep(0.02)
         if self.harm == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -251,8 +251,9 @@ def test_time_in_which_all_was_suspended_is_no_hang(tmp_path):
             import test_worker
 
             if __name__ == "__main__":
-                with test_worker.worker("slow", timeout=2.0) as env:
+                with test_worker.worker("slow") as env:
                     env.reset(0)
+                    env._timeout = 1.0
                     for _ in range(2):
                         print("steps", flush=True)
                         env.step([0.0])
@@ -267,7 +268,7 @@ def test_time_in_which_all_was_suspended_is_no_hang(tmp_path):
         for _ in range(2):
             assert learner.stdout.readline() == "steps\n"
             os.killpg(learner.pid, signal.SIGSTOP)
-            time.sleep(2.5)
+            time.sleep(1.2)
             os.killpg(learner.pid, signal.SIGCONT)
         assert learner.stdout.read() == "done\n"
 

@@ -224,7 +224,7 @@ def test_hosts_meet_whoever_comes_first_and_strangers_do_not_count():
     addresses = tuple(free_addresses(3))
     with ThreadPoolExecutor() as pool:
         late = [pool.submit(gather, Hosts(addresses, number), "same") for number in (2, 1)]
-        time.sleep(0.5)
+        time.sleep(0.1)
         chief = pool.submit(gather, Hosts(addresses, 0), "same")
         stranger_of(addresses[0])
         assert [each.result(timeout=20) for each in (*late, chief)] == [None, None, None]
@@ -252,6 +252,6 @@ def test_a_host_that_waits_for_another_can_be_stopped(tmp_path, start_hosts):
     chief, other = start_hosts(tmp_path / "run", 10**6)
     other.kill()
     assert "waiting for the others" in chief.stdout.readline()
-    time.sleep(1)
+    time.sleep(0.3)
     chief.terminate()
     assert chief.wait(timeout=10) in (143, -signal.SIGTERM)
