@@ -198,7 +198,7 @@ def make_run(tmp_path, tmp_path_factory, idle):
     maker.failure.unlink(missing_ok=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batch():
     import tensorflow as tf
 
@@ -212,7 +212,7 @@ def batch():
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def seed():
     import tensorflow as tf
 

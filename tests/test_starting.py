@@ -6,6 +6,8 @@ import sys
 
 from command_line import RUN
 
+from dreamer_bird.config import Config
+
 # Random episodes alone, which are quick.
 FLAGS = ["--configs", "debug", "--task", "gym_Pendulum-v1", "--obs", "state"]
 FLAGS += ["--train.prefill", "9999", "--steps", "200", "--logdir", "run"]
@@ -31,9 +33,18 @@ def test_a_run_needs_no_script_in_a_file_and_no_main_thread(tmp_path):
     assert done.stdout.splitlines()[-2:] == ["finished at step 200: run", "status 0"], done.stderr
 
 
-def test_the_package_is_a_command(tmp_path):
-    done = python("-m", "dreamer_bird", *FLAGS, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1:] == ["finished at step 200: run"], done.stderr
+def test_the_package_is_a_command_and_a_name_of_any_bytes_a_logdir(tmp_path):
+    module, logdir = ("-m", "dreamer_bird"), os.fsdecode(b"caf\xe9-\xff")
+    for steps in ("200", "400"):
+        flags = [*FLAGS, "--steps", steps, "--logdir", logdir]
+        done = python(*module, *flags, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith(f"finished at step {steps}: caf")
+    assert "resumed at step 200" in done.stdout
+    assert Config.read(tmp_path / logdir / "config.yaml").logdir == logdir
+    assert list((tmp_path / logdir).glob("events.out.tfevents.*"))
+    done = python(*module, "report", logdir, "--out", f"{logdir}/page", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_script_that_its_workers_would_run_again_is_told_how_it_must_be(tmp_path):

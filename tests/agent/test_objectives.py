@@ -215,7 +215,7 @@ def update(make_agent, batch, seed, **flags):
     return metrics, {name: variable.numpy() for name, variable in variables}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dreamer_update(make_agent, batch, seed):
     return update(make_agent, batch, seed, variant="dreamer")
 

@@ -135,18 +135,3 @@ def test_a_url_is_refused_and_creates_nothing(run_here, tmp_path, logdir):
     assert done.returncode == 2
     assert done.stderr.startswith(f"run.py: --logdir {logdir}: must be a folder, not a URL")
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-def test_a_name_of_any_bytes_is_a_logdir(run_command, tmp_path):
-    logdir = os.fsdecode(b"caf\xe9-\xff")
-    # Random episodes alone, which are quick.
-    flags = ["--configs", "debug", "--task", "gym_Pendulum-v1", "--obs", "state"]
-    flags += ["--train.prefill", "9999", "--logdir", logdir, "--steps"]
-    for steps in (200, 400):
-        done = run_command(*flags, steps)
-        assert done.returncode == 0, done.stderr
-    assert "resumed at step 200" in done.stdout
-    assert Config.read(tmp_path / logdir / "config.yaml").logdir == logdir
-    assert list((tmp_path / logdir).glob("events.out.tfevents.*"))
-    done = run_command("report", logdir, "--out", f"{logdir}/page")
-    assert done.returncode == 0, done.stderr
