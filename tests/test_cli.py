@@ -1,10 +1,9 @@
-import subprocess
 import sys
 import types
 from contextlib import nullcontext
 
 import pytest
-from command_line import RUN, command
+from command_line import RUN, command, python
 
 from dreamer_bird import cli
 from dreamer_bird.commands.arguments import parse_flags
@@ -103,9 +102,7 @@ def test_no_tensorflow_before_a_run():
         "import sys; from dreamer_bird.cli import main;"
         "print(main(['--help']), main(['--steps', '0']), 'tensorflow' in sys.modules)"
     )
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=60)
-    assert result.stdout.splitlines()[-1] == "0 2 False"
+    assert python("-c", code).stdout.splitlines()[-1] == "0 2 False"
 
 
 def test_worker_processes_import_nothing_through_run_py():
@@ -115,9 +112,7 @@ def test_worker_processes_import_nothing_through_run_py():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(new - sys.stdlib_module_names)"
     )
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=60)
-    assert result.stdout == "set()\n"
+    assert python("-c", code).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("command", [[], ["train"]])

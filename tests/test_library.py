@@ -3,18 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import command
+from command_line import command, python
 
 import dreamer_bird
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training.snapshot import build_agent, read_snapshot
 from dreamer_bird.utils import seeds
 
-PACKAGE = Path(dreamer_bird.__file__).parents[1]
 PROGRAM = """
 import os, random, signal, sys, warnings
 import numpy as np
@@ -111,11 +109,9 @@ def test_it_plays_in_the_environment_it_was_trained_in(policy):
 
 
 def test_loading_changes_nothing_in_the_program(tiny_run):
-    env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-    line = [sys.executable, "-c", PROGRAM, str(tiny_run)]
-    done = subprocess.run(line, env=env | {"PYTHONPATH": str(PACKAGE)}, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"not hidden" in done.stderr
+    done = python("-c", PROGRAM, tiny_run, without=[key for key in os.environ if "TF_" in key])
+    assert done.returncode == 0, done.stderr
+    assert "not hidden" in done.stderr
 
 
 def test_a_saved_model_acts_the_same_without_the_package(policy, tiny_run, tmp_path):

@@ -2,16 +2,14 @@
 
 import ast
 import json
-import os
 import shlex
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+from command_line import ROOT, python
 from gymnasium.spaces import Box
 from markdown_it import MarkdownIt
 
@@ -21,7 +19,6 @@ from dreamer_bird.commands.arguments import Parser
 from dreamer_bird.config import load
 from dreamer_bird.envs.checks import Checked
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 # Where the commands that take flags of training read them.
 COMMANDS_WITH_SETTINGS = ("bench", "doctor.examine", "import_dreamer", "sweep.plan")
@@ -128,14 +125,7 @@ def test_a_command_with_a_slip_is_not_accepted(only_parsing, capsys):
 def run(code, folder):
     """Run a script in a folder, as one that has installed the package."""
     (folder / "script.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = python("script.py", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -202,12 +192,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path):
     )
     assert short != code
     # From the standard input, so that the main module is no file, as in a notebook.
-    done = subprocess.run(
-        [sys.executable, "-"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
-        **{"input": short, "capture_output": True, "text": True, "timeout": 200},
-    )
+    done = python("-", cwd=tmp_path, text=short, MPLBACKEND="agg")
     assert done.returncode == 0, done.stderr
     assert "finished at step" in done.stdout and "agent steps, return" in done.stdout
     assert {path.name for path in (tmp_path / "logdir" / "figures").iterdir()} == {

@@ -1,10 +1,8 @@
 """Every way to start a run: as a module, from standard input, in a thread, in a script."""
 
 import os
-import subprocess
-import sys
 
-from command_line import RUN
+from command_line import python
 
 from dreamer_bird.config import Config
 
@@ -18,14 +16,6 @@ if __name__ == "__main__":
     with ThreadPoolExecutor(1) as pool:
         print("status", pool.submit(main, {FLAGS}).result())
 """
-
-
-def python(*arguments, cwd, text=None):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=os.environ | {"PYTHONPATH": str(RUN.parent)},
-        **{"cwd": cwd, "input": text, "capture_output": True, "text": True, "timeout": 120},
-    )
 
 
 def test_a_run_needs_no_script_in_a_file_and_no_main_thread(tmp_path):

@@ -1,14 +1,9 @@
 """One update by several replicas is the update by one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from command_line import ROOT, python
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("encoder", "rssm", "decoder", "reward", "discount", "actor", "value")
 PIXELS = ("--variant", "bird")
 ENDING = ("--variant", "soft_bird", "--task", "gym_CartPole-v1", "--obs", "state")
@@ -17,9 +12,9 @@ ENDING = ("--variant", "soft_bird", "--task", "gym_CartPole-v1", "--obs", "state
 def updates(folder, numbers, *flags):
     """Return what two updates by each of these numbers of replicas give."""
     out = folder / "updates.npz"
-    line = [sys.executable, str(ROOT / "tests/helpers/updating.py"), str(out), numbers, *flags]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    subprocess.run(line, env=env, check=True, timeout=300)
+    program = ROOT / "tests/helpers/updating.py"
+    done = python(program, out, numbers, *flags, CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 0, done.stderr
     found = dict(np.load(out))
     return [under(found, number) for number in numbers.split(",")]
 

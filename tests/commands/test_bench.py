@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,11 @@ import pytest
 from dreamer_bird.commands import bench as measures
 from dreamer_bird.config import load
 
-RUN = Path(__file__).parents[2] / "run.py"
 
-
-def bench(*flags, cwd):
-    line = [sys.executable, str(RUN), "bench", "--configs", "debug", *flags]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=240)
-
-
-def test_everything_as_json(tmp_path):
+def test_everything_as_json(run_command, tmp_path):
     # Of episodes that come two at a time, the blocks of updates do so too.
-    flags = ["--json", "--steps", "2", "--precision", "float32", "--envs", "2"]
-    result = bench(*flags, "--env.time_limit", "50", cwd=tmp_path)
+    flags = ["--configs", "debug", "--json", "--steps", 2, "--precision", "float32", "--envs", 2]
+    result = run_command("bench", *flags, "--env.time_limit", 50)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures.pop("precision") == "float32"
@@ -41,8 +33,8 @@ def test_everything_as_json(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_as_a_table(tmp_path):
-    result = bench("--part", "env", cwd=tmp_path)
+def test_a_part_as_a_table(run_command):
+    result = run_command("bench", "--configs", "debug", "--part", "env")
     assert result.returncode == 0, result.stderr
     assert "render_ms" in result.stdout and "step_s_median" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100

@@ -1,25 +1,13 @@
 """`run.py doctor`: what it gathers, and the whole through the command line."""
 
 import fcntl
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command_line import ROOT, command
 
 from dreamer_bird.commands.doctor import examine as doctor
 from dreamer_bird.config import load
-
-RUN = Path(__file__).parents[2] / "run.py"
-
-
-def run(*arguments, cwd, **variables):
-    """Run run.py as a user does, in a folder of its own, with more environment variables."""
-    line = [sys.executable, str(RUN), "doctor", *arguments]
-    env = os.environ | {key: str(value) for key, value in variables.items()}
-    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
 
 
 def test_the_pins_are_those_of_this_checkout_and_ranges_come_from_metadata(monkeypatch, tmp_path):
@@ -84,7 +72,7 @@ def test_what_a_resumed_run_has_on_the_disk_is_not_needed_again(tmp_path):
 def test_without_tensorflow_and_mujoco_it_says_so_and_goes_on(tmp_path):
     for name in ("tensorflow", "mujoco"):
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name} here')")
-    result = run(cwd=tmp_path, PYTHONPATH=tmp_path)
+    result = command("doctor", cwd=tmp_path, PYTHONPATH=tmp_path)
     assert (result.returncode, result.stderr) == (1, "")
     lines = {line.split()[1]: line for line in result.stdout.splitlines()}
     assert list(lines) == list(doctor.PARTS)
@@ -101,22 +89,23 @@ def test_without_tensorflow_and_mujoco_it_says_so_and_goes_on(tmp_path):
 def test_tensorflow_that_ends_the_process(tmp_path):
     code = f"import os; os.kill(os.getpid(), {signal.SIGILL.value})"
     (tmp_path / "tensorflow.py").write_text(code)
-    result = run("--part", "tensorflow", cwd=tmp_path, PYTHONPATH=tmp_path)
+    result = command("doctor", "--part", "tensorflow", cwd=tmp_path, PYTHONPATH=tmp_path)
     assert result.returncode == 1
     assert result.stdout.startswith("FAIL  tensorflow  does not load: ended by SIGILL: ")
 
 
 def test_an_opengl_that_is_set_and_does_not_work(tmp_path):
-    result = run("--part", "rendering", cwd=tmp_path, MUJOCO_GL="osmesa")
+    flags = ["doctor", "--part", "rendering"]
+    result = command(*flags, cwd=tmp_path, MUJOCO_GL="osmesa")
     assert result.returncode == 1
     assert len(result.stdout.splitlines()) == 1
     assert "MUJOCO_GL=osmesa: " in result.stdout and result.stdout.endswith(": unset it\n")
-    state = run("--part", "rendering", "--obs", "state", cwd=tmp_path, MUJOCO_GL="osmesa")
+    state = command(*flags, "--obs", "state", cwd=tmp_path, MUJOCO_GL="osmesa")
     assert state.returncode == 0 and state.stdout.endswith(" an agent step, without OpenGL\n")
 
 
 def test_an_environment_that_ignores_its_seed(tmp_path, run_here):
-    code = (RUN.parent / "examples" / "point.py").read_text()
+    code = (ROOT / "examples" / "point.py").read_text()
     assert "super().reset(seed=seed)" in code
     (tmp_path / "point.py").write_text(code)
     (tmp_path / "unseeded.py").write_text(code.replace("reset(seed=seed)", "reset()"))
@@ -130,7 +119,7 @@ def test_an_environment_that_ignores_its_seed(tmp_path, run_here):
 
 def test_a_machine_on_which_training_works(tmp_path):
     flags = ["--configs", "debug", "--logdir", str(tmp_path / "run"), "--precision", "float32"]
-    result = run(*flags, cwd=tmp_path)
+    result = command("doctor", *flags, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert [line.split()[1] for line in lines] == list(doctor.PARTS)

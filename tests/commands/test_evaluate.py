@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from command_line import RUN, command
+from command_line import command, python
 
 from dreamer_bird.cli import main
 from dreamer_bird.commands import evaluate
@@ -339,8 +337,7 @@ def test_what_is_refused_is_refused_before_tensorflow_loads(run, tmp_path):
         "      'tensorflow' in sys.modules)"
     )
     words = json.dumps([[*map(str, arguments)] for arguments, _ in cases])
-    line = [sys.executable, "-c", code, words]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=RUN.parent)
+    result = python("-c", code, words)
     assert result.stdout == f"{[2] * len(cases)} False\n"
     for error, (_, message) in zip(result.stderr.splitlines(), cases, strict=True):
         assert message in error

@@ -1,20 +1,16 @@
 """`run.py gpu-check`: each trial where parts of a CPU stand in, and what is made of findings."""
 
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from command_line import ROOT, python
 
 from dreamer_bird.commands.doctor.trials import Frames
 from dreamer_bird.commands.gpu_check import command as gpu_check
 from dreamer_bird.commands.gpu_check import kernels, trials
 from dreamer_bird.errors import RunError
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--configs=debug", "--obs=state", "--model.state_layers=1", "--model.reward_layers=1"]
 SMALL += ["--actor.layers=1", "--value.layers=1", "--replay.length=4"]
 RTX = {
@@ -49,9 +45,9 @@ def test_without_a_gpu_or_with_bad_flags_nothing_is_created(
 
 @pytest.mark.long
 def test_trials_on_two_devices(tmp_path):
-    line = [sys.executable, str(ROOT / "tests/helpers/checking.py"), str(tmp_path), *SMALL]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    subprocess.run(line, env=env, check=True, timeout=300)
+    program = ROOT / "tests/helpers/checking.py"
+    done = python(program, tmp_path, *SMALL, CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     lines = {(line["part"], line["what"]): line for line in found["lines"]}
     assert {line["status"] for line in lines.values()} == {"OK"}, lines

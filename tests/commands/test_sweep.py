@@ -102,9 +102,7 @@ def test_a_wrong_value_is_refused_in_a_line_before_anything_is_there(tmp_path, f
 
 def test_without_ray_it_is_said_how_to_get_it(tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError")
-    line = [sys.executable, RUN, "sweep", *FLAGS, "--logdir", tmp_path / "new"]
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(line, env=env, capture_output=True, text=True)
+    done = command("sweep", *FLAGS, "--logdir", tmp_path / "new", PYTHONPATH=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
         "run.py: sweep needs Ray: run `pip install '.[sweep]'`\n",

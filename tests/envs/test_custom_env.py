@@ -1,8 +1,6 @@
 """Environments of the user's, from outside the package: by module:factory, and registered."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import command
+from command_line import ROOT, command, python
 
 from dreamer_bird.envs import custom
 from dreamer_bird.envs.custom import register
@@ -19,7 +17,6 @@ from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvError, EnvWorker
 from dreamer_bird.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "point.py"
 
 
@@ -28,17 +25,6 @@ def folder(tmp_path, monkeypatch):
     """Return the working directory, a new one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run_script():
-    """Run script.py of the working folder in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "script.py"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
 
 
 def write(folder, name, code):
@@ -392,7 +378,7 @@ def test_a_script_may_register_what_it_defines_itself(folder):
     """
     (folder / "point.py").write_text(EXAMPLE.read_text())
     write(folder, "script", code)
-    done = run_script()
+    done = python("script.py")
     assert (done.stdout, done.stderr) == ("(2,)\n", "")
 
 
@@ -407,7 +393,7 @@ def test_a_script_that_imports_tensorflow_at_its_top_level_is_told_so(folder):
                 env.reset(1)
     """
     write(folder, "script", code)
-    done = run_script()
+    done = python("script.py")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     words = f"{folder / 'script.py'}: imports TensorFlow at its top level, and environments, which"

@@ -1,12 +1,12 @@
 """The suite's tasks, in a process without TensorFlow, beside which software OpenGL crashes."""
 
 import multiprocessing
-import os
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+import command_line
 import gymnasium
 import numpy as np
 import pytest
@@ -344,15 +344,7 @@ def test_an_unknown_task_is_refused_with_the_nearest():
         make_env("dmc_cartpole_fly")
 
 
-def python(*arguments, **variables):
-    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+python = partial(command_line.python, without=["MUJOCO_GL"])
 
 
 def test_importing_the_package_imports_no_simulator_and_using_it_no_tensorflow():

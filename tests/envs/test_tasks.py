@@ -1,10 +1,10 @@
 """Names of tasks: which there are, and what is told of one that is not."""
 
-import subprocess
 import sys
 
 import gymnasium
 import pytest
+from command_line import python
 
 from dreamer_bird.envs import custom
 from dreamer_bird.envs.custom import register
@@ -116,7 +116,7 @@ def test_checking_a_task_imports_no_more_than_it_needs():
         heavy = {"gymnasium", "ale_py", "dm_control", "mujoco", "numpy", "tensorflow", "json"}
         print(sorted(heavy & set(sys.modules)))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = python("-c", code)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

@@ -1,4 +1,4 @@
-"""run.py, as a user starts it, or in this process, which takes a fraction of the time."""
+"""Python and run.py, as a user starts them, and commands in this process, which takes less time."""
 
 import os
 import subprocess
@@ -11,15 +11,29 @@ from unittest.mock import patch
 
 from dreamer_bird import cli
 
-RUN = Path(__file__).parents[2] / "run.py"
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "run.py"
 IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
 
-def command(*arguments, cwd=None):
-    # As a user's shell would: without the log level that the tests set for themselves.
-    env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    line = [sys.executable, str(RUN), *map(str, arguments)]
-    return subprocess.run(line, env=env, cwd=cwd, capture_output=True, text=True, timeout=240)
+def command(*arguments, **options):
+    """Run a command without the log level of TensorFlow that the tests set for themselves."""
+    return _run([RUN, *arguments], without=["TF_CPP_MIN_LOG_LEVEL"], **options)
+
+
+def python(*arguments, **options):
+    """Run Python such that it finds the package."""
+    return _run(arguments, **{"PYTHONPATH": ROOT, **options})
+
+
+def _run(arguments, cwd=None, text=None, without=(), **variables):
+    """Run Python in a folder, on a text, without some environment variables and with others."""
+    env = {name: value for name, value in os.environ.items() if name not in without}
+    env |= {name: str(value) for name, value in variables.items()}
+    line = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        line, env=env, cwd=cwd, input=text, capture_output=True, text=True, timeout=300
+    )
 
 
 def here(*arguments):

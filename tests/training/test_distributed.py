@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command_line import here
 from killing import metrics
 
 from dreamer_bird.config import load
@@ -196,8 +197,7 @@ def test_a_wrong_tf_config_is_refused(text):
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_created(tmp_path):
-    line = [sys.executable, str(ROOT / "run.py"), "--devices", "3", "--logdir", str(tmp_path / "x")]
-    result = subprocess.run(line, capture_output=True, text=True)
+    result = here("--devices", "3", "--logdir", tmp_path / "x")
     message = "run.py: --devices 3: must divide --replay.batch 50 evenly\n"
     assert (result.returncode, result.stderr) == (2, message)
     assert not (tmp_path / "x").exists()

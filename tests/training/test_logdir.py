@@ -2,10 +2,9 @@ import errno
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
+from command_line import python
 
 from dreamer_bird.config import Config, load
 from dreamer_bird.errors import ConfigError, ResumeError
@@ -93,7 +92,7 @@ def test_what_a_killed_run_left_does_not_stop_the_next(tmp_path):
         f"claim = claim_logdir(load({{'logdir': {str(tmp_path)!r}}})); claim.__enter__();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert python("-c", code).returncode == -signal.SIGKILL
     assert "process" in (tmp_path / "lock").read_text()
     (tmp_path / "episodes").mkdir()
     (tmp_path / "episodes" / "000001-500.npz.partial").write_bytes(b"PK")

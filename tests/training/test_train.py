@@ -5,16 +5,15 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from command_line import RUN, command
 
 from dreamer_bird.config import Config
 from dreamer_bird.training import checkpoint
 
-ROOT = Path(__file__).parents[2]
 DREAMER_KEYS = {
     *("step", "model_loss", "image_loss", "reward_loss", "div", "prior_ent", "post_ent"),
     *("actor_loss", "value_loss", "model_grad_norm", "actor_grad_norm", "value_grad_norm"),
@@ -24,17 +23,14 @@ EPISODE = 200  # environment steps, in the preset debug
 PREFILL, UPDATES = 2, 5
 
 
-def command(logdir, *flags, variant="bird"):
-    head = [sys.executable, str(ROOT / "run.py"), "--configs", "debug", "--variant", variant]
-    task = ["--task", "dmc_pendulum_swingup", "--seed", "0", "--logdir", str(logdir)]
-    return [*head, *task, "--train.eval_every", "600", "--train.save_every", "400", *flags]
+def words(logdir, *flags, variant="bird"):
+    task = ["--configs", "debug", "--variant", variant, "--task", "dmc_pendulum_swingup"]
+    task += ["--seed", "0", "--logdir", str(logdir)]
+    return [*task, "--train.eval_every", "600", "--train.save_every", "400", *flags]
 
 
-def run(logdir, *flags, variant="bird"):
-    # As a user's shell would: without the log level that the tests set for themselves.
-    env = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    line = command(logdir, *flags, variant=variant)
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=240)
+def run(*arguments, **options):
+    return command(*words(*arguments, **options))
 
 
 def metrics(logdir):
@@ -104,7 +100,7 @@ def test_a_run_that_fails_while_it_is_built_leaves_a_terminal_with_its_cursor(tm
     """The system lets no file grow so long as the first checkpoint."""
     few = 20_000, 20_000
     result = subprocess.run(
-        command(tmp_path / "run", "--obs", "state"),
+        [sys.executable, RUN, *words(tmp_path / "run", "--obs", "state")],
         env=os.environ | {"FORCE_COLOR": "1", "TERM": "xterm"},  # rich sees a terminal
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, few),
         capture_output=True,

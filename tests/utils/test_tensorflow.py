@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+from command_line import python
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import parse_flags
@@ -39,18 +39,11 @@ assert warnings.formatwarning is before
 KEPT = "-c: warning: TensorFlow has computed in this process before: its threads stay as they are"
 
 
-def python(code, *arguments, without=(), **variables):
-    """Run code without some of the environment variables, and with others."""
-    env = {name: value for name, value in os.environ.items() if name not in without} | variables
-    line = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(line, env=env, capture_output=True, text=True)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the names of threads")
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_tensorflow_starts_as_many_threads_as_it_is_told(count):
     # A setting counts for more than the share that a sweep gives a run by this variable.
-    done = python(CODE, count, TF_NUM_INTRAOP_THREADS="2")
+    done = python("-c", CODE, count, TF_NUM_INTRAOP_THREADS="2")
     assert done.stdout == f"{count} {count} {count}\n", done.stderr
 
 
@@ -87,7 +80,7 @@ def test_a_small_update_on_two_cores_has_an_operation_on_each(told):
 def test_a_command_in_a_program_that_has_computed_keeps_the_threads_and_chooses_no_devices(
     tmp_path,
 ):
-    done = python(PROGRAM, tmp_path / "run", CUDA_VISIBLE_DEVICES="-1")
+    done = python("-c", PROGRAM, tmp_path / "run", CUDA_VISIBLE_DEVICES="-1")
     assert done.returncode == 0, done.stderr
     figures, *_, statuses = done.stdout.splitlines()
     assert json.loads(figures)["step_s_median"] > 0 and statuses == "0 1"
@@ -116,7 +109,7 @@ def test_a_gpu_is_used_as_training_wants_unless_the_user_says_how(name, setting,
         "import os; from dreamer_bird.utils.tensorflow import quietly\n"
         f"with quietly(): print(os.environ['{name}'])"
     )
-    done = python(code, without=[name], **({name: setting} if setting is not None else {}))
+    done = python("-c", code, without=[name], **({name: setting} if setting is not None else {}))
     assert done.stdout == f"{told}\n"
 
 
@@ -129,5 +122,5 @@ def test_one_keras_is_loaded_and_onednn_is_on_unless_the_user_turns_it_off(setti
         "from tensorflow.python.framework import test_util\n"
         "print(test_util.IsMklEnabled(), uses_onednn())"
     )
-    done = python(code, without=("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS"), **setting)
+    done = python("-c", code, without=("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS"), **setting)
     assert done.stdout == f"['tf_keras']\n{used} {used}\n", done.stderr
