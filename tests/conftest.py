@@ -121,7 +121,7 @@ def tiny_run(tmp_path_factory):
 class RunMaker:
     """Builds runs of random pixels in this process, `check` and settings as it takes them.
 
-    Agents and workers go from run to run: to make them takes longer than most of the runs last.
+    Agents, traced, and workers go from run to run: to make them takes longer than most runs last.
     Noise fails once where there is a file `failure`.
     """
 
@@ -129,6 +129,7 @@ class RunMaker:
         self._folder, self.failure, self._idle, self._lent = folder, failure, idle, {}
 
     def __call__(self, check=lambda: None, folder="run", make_env=None, **flags):
+        from dreamer_bird.training import collector
         from dreamer_bird.training.distributed.team import Team
         from dreamer_bird.training.train import Run
 
@@ -137,11 +138,11 @@ class RunMaker:
         config = load(settings, ["debug"])
         (self._folder / folder).mkdir(exist_ok=True)
         team = Team(1, Hosts())
-        with ExitStack() as stack:
+        with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
             workers = [self._worker(str(number), make_env) for number in range(config.envs + 1)]
             *envs, eval_env = map(stack.enter_context, workers)
-            agent = stack.enter_context(self._agent(config, eval_env.spec, team))
-            team.build_agent = lambda config, spec: agent
+            patch.setattr(team, "build_agent", partial(self._agent, stack))
+            patch.setattr(collector, "Agent", partial(self._agent, stack))  # a copy, which acts
             run = Run(config, self._folder / folder, team, envs, eval_env, check)
             stack.callback(run.logger.close)
             stack.callback(run.collector.close)
@@ -163,21 +164,24 @@ class RunMaker:
             else:
                 idle.append(worker)
 
-    @contextmanager
-    def _agent(self, config, spec, team):
+    def _agent(self, stack, config, spec, learns=True):
+        from dreamer_bird.agent.agent import Agent
+
         others = {name: {} for name in ("env", "worker", "replay", "train")}
         settings = config.replace(task="", steps=0, logdir=None, envs=1, **others).flatten()
-        idle = self._idle[repr((settings, config.train.expl_amount, spec))]
+        idle = self._idle[repr((settings, config.train.expl_amount, spec, learns))]
         if not idle:
-            agent = team.build_agent(config, spec)
+            agent = Agent(config, spec, learns)
             idle.append((agent, _values(agent)))
         agent, first = idle.pop()
-        try:
-            yield agent
-        finally:
+
+        @stack.callback
+        def take_back():
             _assign(agent, first)
             vars(agent).pop("policy", None)  # that a test put before its own
             idle.append((agent, first))
+
+        return agent
 
     def end(self, run):
         """Close a run, whose agent and workers another may have from now on; return it."""
