@@ -32,7 +32,7 @@ RUN [ "$DEVICE" = cpu ] || pip install --no-cache-dir --no-deps -r requirements-
 RUN useradd --uid 1000 dreamer && install -d -o 1000 -g 1000 logdir gpu-check
 COPY . .
 # Fails the build where no frame can be rendered; the user of the container cannot write bytecode.
-RUN python -m dreamer_bird.envs.rendering && python -m compileall -q dreamer_bird
+RUN python run.py doctor --part rendering && python -m compileall -q dreamer_bird
 
 USER 1000
 VOLUME /app/logdir

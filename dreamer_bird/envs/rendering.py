@@ -1,9 +1,8 @@
-"""Chooses the OpenGL for rendering; `python -m dreamer_bird.envs.rendering` tries it out."""
+"""Chooses the OpenGL for rendering; `run.py doctor --part rendering` tries it out."""
 
 import ctypes
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -125,28 +124,3 @@ def _egl_devices() -> list[Callable[[], bool]]:
         return bool(display and egl.eglInitialize(display, None, None))
 
     return [partial(works, device) for device in devices[: count.value]]
-
-
-def main(frames: int = 20) -> int:
-    """Render frames and print one line: how fast, or what to install; return the exit status."""
-    from dreamer_bird.envs.make import make_env
-
-    chosen = os.environ.get("MUJOCO_GL")
-    try:
-        env = make_env("dmc_pendulum_swingup")
-        env.reset(seed=0)
-        start = time.perf_counter()
-        for _ in range(frames):
-            env.step(env.action_space.sample())
-        milliseconds = (time.perf_counter() - start) / frames * 1000
-    except Exception as error:  # Whatever is missing, the driver's stack has its own exception.
-        line = " ".join(str(error).split())
-        advice = mend(line, chosen)
-        print(f"rendering: {line}{': ' * bool(advice)}{advice}", file=sys.stderr)
-        return 1
-    print(f"rendering: {os.environ['MUJOCO_GL']}, {milliseconds:.1f} ms a frame")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ import warnings
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-from command_line import command, python
+from command_line import ROOT, command, python
 
 from dreamer_bird.cli import main
 from dreamer_bird.commands import evaluate
@@ -60,7 +60,7 @@ def evaluated(run, tmp_path_factory):
 
 
 def test_the_policy_that_is_shipped_holds_the_pole_up():
-    logdir = RUN.parent / "examples" / "bird-cartpole_swingup"
+    logdir = ROOT / "examples" / "bird-cartpole_swingup"
     told = command("evaluate", "--logdir", logdir, "--episodes", 1, "--json")
     # Ten episodes had 764 with a deviation of 37; a random policy has about 30.
     assert json.loads(told.stdout.splitlines()[-1])["mean"] > 500, told.stderr

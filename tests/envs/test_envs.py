@@ -363,24 +363,6 @@ def test_importing_the_package_imports_no_simulator_and_using_it_no_tensorflow()
     assert (result.stdout, result.returncode) == ("fine\n", 0), result.stderr
 
 
-def test_the_check_of_rendering_prints_one_line():
-    result = python("-m", "dreamer_bird.envs.rendering")
-    assert result.returncode == 0, result.stderr
-    backend, rest = result.stdout.removeprefix("rendering: ").split(", ")
-    assert backend in ("egl", "osmesa", "glfw")
-    assert rest.endswith(" ms a frame\n")
-    assert result.stderr == ""
-
-
-def test_the_check_of_rendering_tells_what_to_do():
-    result = python("-m", "dreamer_bird.envs.rendering", MUJOCO_GL="eagle")
-    assert (result.stdout, result.returncode) == ("", 1)
-    assert result.stderr.count("\n") == 1
-    assert (
-        result.stderr == "rendering: MUJOCO_GL=eagle: choose from egl, osmesa, glfw, or unset it\n"
-    )
-
-
 def drawn(task, *observations, **variables):
     """Make environments with these variables; return what each says, and what it draws."""
     code = f"""if True:
@@ -449,18 +431,9 @@ def test_what_needs_no_opengl_does_not_ask_for_it():
 @pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")
 def test_a_machine_without_a_driver_is_told_what_to_install():
     # An empty list of drivers is what a machine with the bare EGL library has.
-    code = """if True:
-        import dreamer_bird.envs.rendering as rendering
-        find = rendering.find_library
-        rendering.find_library = lambda name: None if name == "OSMesa" else find(name)
-        raise SystemExit(rendering.main())
-    """
-    result = python("-c", code, __EGL_VENDOR_LIBRARY_DIRS="/nowhere")
-    assert (result.stdout, result.returncode) == ("", 1)
-    assert result.stderr == (
-        "rendering: no OpenGL that works was found: "
-        "run `sudo apt-get install libegl1 libgl1-mesa-dri libopengl0`\n"
-    )
+    told = drawn("dmc_pendulum_swingup", "pixels", __EGL_VENDOR_LIBRARY_DIRS="/nowhere")
+    install = "run `sudo apt-get install libegl1 libgl1-mesa-dri libopengl0`"
+    assert told == f"no OpenGL that works was found: {install}\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="EGL is chosen on Linux")
