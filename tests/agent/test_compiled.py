@@ -82,10 +82,10 @@ def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
         raise tf.errors.InternalError(None, None, "libdevice not found\nand more")
 
     monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
-    function = agent_module.Agent._function
+    function = agent_module.Agent._traced_update
     broken = lambda self: fails if self.compiled else function(self)  # noqa: E731
     fails.experimental_get_tracing_count = lambda: int(made)
-    monkeypatch.setattr(agent_module.Agent, "_function", broken)
+    monkeypatch.setattr(agent_module.Agent, "_traced_update", broken)
     flags = {**SMALL, "variant": "dreamer"}
     if made:  # an update that was compiled before: this failure is another one's business
         with pytest.raises(tf.errors.InternalError):
