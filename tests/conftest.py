@@ -30,8 +30,10 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 
-# Longest first: one that came late would leave a process alone with it.
-LONGEST = (
+# First what XLA compiles: in a process that has rendered, software OpenGL's compiler can crash its
+# own. Then the longest, which would leave a process alone with it if it came late.
+FIRST = (
+    "test_compiled",
     *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_distributed"),
     *("test_run", "test_run_state", "test_collector", "test_sweep_ray", "test_bench"),
     *("test_envs", "test_tensorflow", "test_readme", "test_library", "test_custom_env"),
@@ -42,7 +44,7 @@ LONGEST = (
 
 def _turn(item):
     stem = item.path.stem
-    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST)
+    return FIRST.index(stem) if stem in FIRST else len(FIRST)
 
 
 def pytest_collection_modifyitems(config, items):
