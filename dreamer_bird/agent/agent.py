@@ -149,7 +149,7 @@ class Agent(tf.Module):
         return tf.function(self._shared_update, autograph=False, jit_compile=self.compiled)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
-        if self.compiled:  # in this order arguments are compiled: by it XLA's cache knows them
+        if self.compiled:  # fixes the order of its arguments, by which XLA's cache knows it again
             for variable in self.named_variables().values():
                 variable.read_value()
         return replicas.run(self._strategy, self._update, batch, seed, actor_learns)

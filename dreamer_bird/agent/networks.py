@@ -59,9 +59,10 @@ class ConvDecoder(tf.Module):
         kernels = decoder_kernels(shape[0])
         filters = [*(2**i * depth for i in reversed(range(len(kernels) - 1))), shape[-1]]
         acts = [act] * (len(kernels) - 1) + [None]
+        sizes = zip(filters, kernels, acts, strict=True)
         self.layers = [
-            TransposedConv(*each, dtype, name=f"h{i}")
-            for i, each in enumerate(zip(filters, kernels, acts, strict=True), 2)
+            TransposedConv(count, kernel, each, dtype, name=f"h{i}")
+            for i, (count, kernel, each) in enumerate(sizes, 2)
         ]
 
     def __call__(self, features: tf.Tensor) -> FixedNormal:

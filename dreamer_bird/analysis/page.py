@@ -22,15 +22,24 @@ _SPREAD = "Means over seeds, and a standard deviation around them."
 # Key, None for returns, anchor and title of a section, what its curves are, and its text.
 _SECTIONS = (
     (
-        *(None, "returns", "Returns", "return"),
+        None,
+        "returns",
+        "Returns",
+        "return",
         f"{_SPREAD} Of evaluation episodes, or of training where a log has no others.",
     ),
     (
-        *("model_error", "model-error", "Model error", "model error"),
+        "model_error",
+        "model-error",
+        "Model error",
+        "model error",
         f"Distance of latent states predicted open-loop from those inferred. {_SPREAD}",
     ),
     (
-        *("confidence_correlation", "confidence", "Confidence", "confidence correlation"),
+        "confidence_correlation",
+        "confidence",
+        "Confidence",
+        "confidence correlation",
         "Rank correlation of the confidence in a prediction with its error: below 0 the model "
         f"errs less where it is confident. {_SPREAD}",
     ),

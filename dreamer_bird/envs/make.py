@@ -1,6 +1,6 @@
 """Makes an environment from the name of its task.
 
-Simulators are imported when an environment is made: a learner that only names it is not kept.
+Simulators are imported when an environment is made: a learner that only names one starts sooner.
 """
 
 import os

@@ -246,7 +246,8 @@ def choose(check: Check) -> None:
         check.add("profile", "an update", "OK", line)
     if "profile_error" in step:
         check.add("profile", "an update", "FAIL", step["profile_error"])
-    for run in check.runs[:1]:
+    if check.runs:
+        run = check.runs[0]
         besides = (1 - run["share_train"]) / run["env_steps_per_s"]
         updates = RUN["train.updates"] / RUN["train.every"]  # to an environment step
         hours = 1e6 * (besides + updates * step["step_s_median"]) / 3600
