@@ -8,7 +8,7 @@ BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # as Linux names them
 
 
 def resolve_precision(setting: str) -> str:
-    """Return the setting, or for "auto" what this machine computes fastest.
+    """Return the setting, or for "auto" the format that this machine is built for.
 
     bfloat16 on a GPU of compute capability 8.0 or more and on a CPU with instructions for it,
     float16 on an older GPU, float32 elsewhere.
