@@ -62,10 +62,11 @@ def settings_table(logs: Sequence[Log]) -> dict:
     keys = list(dict.fromkeys(key for log in runs for key in log.config if key not in _NAMED))
     values = {key: [_text(log.config, key) for log in runs] for key in keys}
     differing = [key for key in keys if len(set(values[key])) > 1]
-    usual = {key: Counter(values[key]).most_common(1)[0][0] for key in differing}
+    counts = {key: Counter(values[key]) for key in differing}
     rows = []
     for number, log in enumerate(runs):
-        cells = [(values[key][number], values[key][number] != usual[key]) for key in differing]
+        texts = {key: values[key][number] for key in differing}
+        cells = [(text, 2 * counts[key][text] < len(runs)) for key, text in texts.items()]
         rows.append((run_title(log), cells))
     common = {key: values[key][0] for key in keys if key not in differing}
     without = len(logs) - len(runs)

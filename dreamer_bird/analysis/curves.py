@@ -16,7 +16,7 @@ _LARGEST = 1e100  # beyond what a network computes; larger ones overflow in mean
 _CHUNK = 2**18  # bytes parsed at once; more than fits in a cache is slower
 
 # Python writes tokens that JSON does not have. Inside a text they do no harm: texts are ignored.
-_NON_FINITE = re.compile(rb"([:,\[]\s*)(?:-?Infinity|NaN)(?=\s*[,}\]])")
+NON_FINITE = re.compile(rb"([:,\[]\s*)(?:-?Infinity|NaN)(?=\s*[,}\]])")
 
 
 class Curve(NamedTuple):
@@ -138,7 +138,7 @@ def _chunks(path: Path) -> Iterator[tuple[list[dict], int]]:
             file.seek(0)
         while text := file.read(_CHUNK) + file.readline():
             if b"N" in text or b"I" in text:  # the fast way to see that there are none
-                text = _NON_FINITE.sub(rb"\1null", text)
+                text = NON_FINITE.sub(rb"\1null", text)
             text = text.strip()
             parsed = parse(b"[%b]" % text.replace(b"\n", b","))
             if not isinstance(parsed, list) or len(parsed) != text.count(b"\n") + 1:

@@ -1,5 +1,6 @@
 """Figures for a paper: a panel for each task, drawn by Matplotlib."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ SETTINGS = {
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
+    "text.parse_math": False,  # names may hold a $
 }
 
 
@@ -63,14 +65,14 @@ def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
     With `baselines` the published scores and curves are drawn behind returns.
     """
     tasks = sorted(table["task"].unique())
-    columns = next(most for most in (1, 2, 3, 4) if len(tasks) <= most**2 or most == 4)
+    columns = min(4, math.ceil(len(tasks) ** 0.5))
     rows = -(-len(tasks) // columns)
     width = _WIDTHS[columns]
     figure = Figure(layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     looks = style.styles(table["method"])
-    seeds = table.groupby(["method", "task"])["seeds"].max()
-    labels = {method: style.method_label(method, seeds[method]) for method in looks}
+    seeds = table.groupby("method")["seeds"]
+    labels = {method: style.method_label(method, seeds.get_group(method)) for method in looks}
     for number, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
         _draw_curves(panel, table[table["task"] == task], looks, labels)
         if baselines and key in (None, *RETURNS):
@@ -100,7 +102,8 @@ def _draw_curves(
             color=look.colour,
             linestyle=(0, look.dashes) if look.dashes else "-",
             marker=look.marker,
-            markevery=((0.05 + 0.06 * number) % 0.22, 0.22),  # of the diagonal, each elsewhere
+            # Of the diagonal, each elsewhere; but so a curve of one point would have no marker.
+            markevery=((0.05 + 0.06 * number) % 0.22, 0.22) if len(rows) > 1 else None,
             label=labels[method],
             zorder=3,
         )

@@ -5,7 +5,7 @@ import re
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -102,6 +102,15 @@ def having(logs: Iterable[Log], key: str | None = None) -> list[Log]:
     return _each(logs, lambda log: [log] if log.curve(key) else [])
 
 
+def warn_of_training(logs: Sequence[Log]) -> None:
+    """Warn of each log without returns of evaluations, where others of its task have some."""
+    evaluated = {log.task for log in logs if log.return_key == RETURNS[0]}
+    for log in logs:
+        if log.task in evaluated and log.return_key != RETURNS[0]:
+            what = f"no {RETURNS[0]}; its {log.return_key} is compared with that of others"
+            warnings.warn(f"{log.path}: {what}", stacklevel=3)
+
+
 def _each(items: Iterable, read: Callable[[Any], Iterable[Log]]) -> list[Log]:
     """Return what is read of all items; warn of each that is refused, or raise one if all are."""
     logs, problems = [], []
@@ -140,9 +149,14 @@ def _read(path: Path, returns: tuple[str, ...]) -> list[Log]:
 def _find(root: Path) -> Iterator[list[Path]]:
     """Yield the files of each run below a folder, and the tables of several runs."""
     of_runs = set()  # folders, below which event files hold the same once more
-    for name, folders, names in os.walk(root):
-        folders.sort()
+    seen = {root.resolve()}  # so that links which lead back end
+    for name, folders, names in os.walk(root, followlinks=True):
         folder = Path(name)
+        real = {each: (folder / each).resolve() for each in sorted(folders)}
+        folders[:] = [each for each, at in real.items() if at not in seen]
+        seen.update(real.values())
+        # What is packed beside the file itself is the same once more.
+        names = [each for each in names if not (each.endswith(".gz") and each[:-3] in names)]
         if folder.name == "damaged":  # what a run has set aside is none of its logs
             continue
         for left in _LEFT:
@@ -179,7 +193,8 @@ def _read_run(files: list[Path], root: Path, returns: tuple[str, ...]) -> list[L
     names = names_of(folders, depth, stem if tells else "")
     if names["task"] == UNKNOWN and tells and any("seed" in run.names for run in runs):
         names = names_of((*folders, f"task={stem}"), depth)  # a table of a task has its name
-    saved = {"task": config.get("task"), "method": _method(config), "seed": config.get("seed")}
+    task = config.get("task", config.get("task_name"))  # the second of DrQ-v2
+    saved = {"task": task, "method": _method(config), "seed": config.get("seed")}
     saved = names | {name: str(told) for name, told in saved.items() if told is not None}
     return [_log(run, saved | run.names, file, config) for run in runs]
 

@@ -5,6 +5,7 @@ Steps become environment steps where the format tells how many there are in one 
 
 import csv
 import io
+import math
 import re
 import warnings
 import zlib
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from dreamer_bird.analysis.curves import Curve, make_curve, open_log, parse, read_lines
+from dreamer_bird.analysis.curves import NON_FINITE, Curve, make_curve, open_log, parse, read_lines
 from dreamer_bird.errors import ConfigError
 
 RETURNS = ("test/return", "train/return")  # of evaluations, or where a log has none, of training
@@ -120,7 +121,7 @@ def _read_json_lines(files: list[Path]) -> Result:
 def _read_scores(files: list[Path]) -> Result:
     try:
         with open_log(files[0]) as file:
-            entries = orjson.loads(re.sub(rb"\b(?:NaN|-?Infinity)\b", b"null", file.read()))
+            entries = orjson.loads(NON_FINITE.sub(rb"\1null", file.read()))
     except orjson.JSONDecodeError as error:
         raise LogError(f"no JSON list of scores: {error}") from None
     runs = []
@@ -156,7 +157,8 @@ def _read_csv(files: list[Path]) -> Result:
             of_run = points[tuple(row[index] for index in named.values())]
             for key, index in others.items():
                 of_run[key].extend((at, _number(row[index])))
-    repeat = 2 if header == ["step", "episode_reward"] else 1  # a run of TD-MPC2: its own steps
+    # A run of TD-MPC2 counts agent steps.
+    of_tdmpc2 = files[0].name.startswith("eval.csv") and header == ["step", "episode_reward"]
     runs = []
     for names, of_run in points.items():
         curves = _curves(of_run)
@@ -165,7 +167,7 @@ def _read_csv(files: list[Path]) -> Result:
             curves.setdefault(ours, curves[header[reward]])
         told = dict(zip(named, (name.removesuffix(".0") for name in names), strict=True))
         place = f"#{','.join(told.values())}" if named else ""
-        runs.append(LoggedRun(curves, told, place, repeat))
+        runs.append(LoggedRun(curves, told, place, 1 + of_tdmpc2))
     return runs, total, total - used
 
 
@@ -176,16 +178,20 @@ def _read_monitors(files: list[Path]) -> Result:
         with open_log(path) as file:
             told = parse(file.readline()[1:])
         told = told if isinstance(told, dict) else {}
-        start = told.get("t_start", 0)
+        start = told.get("t_start")
+        start = start if isinstance(start, int | float) else 0
         if isinstance(told.get("env_id"), str) and told["env_id"] != "None":
             names["task"] = told["env_id"]
         rows = _rows(path, skip=1)
-        header = next(rows, [])
+        header, last = next(rows, []), -math.inf
         for row in rows:
             total += 1
             values = dict(zip(header, map(_number, row), strict=False))
             episode = [values.get(key, np.nan) for key in ("t", "l", "r")]
             if len(row) == len(header) and np.isfinite(episode).all():
+                if episode[0] < last:  # a resumed run, whose time begins again
+                    start += last
+                last = episode[0]
                 episodes.append([episode[0] + start, *episode[1:]])
     _, lengths, values = np.array(sorted(episodes)).reshape(-1, 3).T
     steps, told = np.cumsum(lengths), {"train/return": values, "train/length": lengths}
@@ -259,7 +265,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _header(head: bytes) -> list[str]:
-    return _cells(head.decode("utf-8-sig", errors="replace").splitlines()[0] if head else "")
+    return _cells(next(iter(head.decode("utf-8-sig", errors="replace").splitlines()), ""))
 
 
 def _find(header: list[str], names: Iterable[str]) -> int | None:

@@ -125,7 +125,7 @@ def task_title(task: str) -> str:
 
 
 def method_label(method: str, seeds: Iterable[int]) -> str:
-    """Word a method and its numbers of seeds on the tasks, "BIRD (2-3 seeds)"."""
+    """Word a method and its numbers of seeds along its curves, "BIRD (2-3 seeds)"."""
     least, most = min(seeds), max(seeds)
     count = f"{most}" if least == most else f"{least}\N{EN DASH}{most}"
     return f"{title(method)} ({count} seed{'s' * (most > 1)})"

@@ -15,7 +15,7 @@ from dreamer_bird.analysis import reliability
 from dreamer_bird.analysis.baselines import PublishedCurve, published_curves, published_scores
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.divergence import between_methods
-from dreamer_bird.analysis.logs import RETURNS, Log, LogError
+from dreamer_bird.analysis.logs import RETURNS, Log, LogError, warn_of_training
 from dreamer_bird.analysis.statistics import (
     area,
     bin_width,
@@ -79,11 +79,8 @@ def _task(logs: list[Log], question: Question) -> _Task:
     curves: dict[str, list[Curve]] = {}
     for log in logs:
         curves.setdefault(log.method, []).append(log.curve(question.key))
-    if question.key is None and len({log.return_key for log in logs}) > 1:
-        for log in logs:
-            if log.return_key != RETURNS[0]:
-                what = f"no {RETURNS[0]}; its {log.return_key} is compared with that of others"
-                warnings.warn(f"{log.path}: {what}", stacklevel=3)
+    if question.key is None:
+        warn_of_training(logs)
     _warn_of_short(logs, question.key)
     width = bin_width(curve for each in curves.values() for curve in each)
     rows = [_Row(name, each, mean_curve(each, width)) for name, each in sorted(curves.items())]
@@ -228,7 +225,7 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
     """Return `reliability.summarise` of the runs' returns at the last step told of each task.
 
     It is of the tasks of the control suite, whose returns alone have a scale in common; `left_out`
-    are the names of the others.
+    are the names of the others, `lacking` those on which a method has no return there.
     """
     scores: reliability.Scores = {}
     for task, end in zip(tasks, ends, strict=True):
@@ -244,7 +241,9 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
                 what = f"{left} of {len(values)} runs have no return at step {end:,}"
                 warnings.warn(f"{row.name} on {task.name}: {what}: not counted there", stacklevel=3)
     left_out = [task.name for task in tasks if task.name not in scores]
-    return reliability.summarise(scores, against) | {"left_out": left_out}
+    told = reliability.summarise(scores, against)
+    lacking = [name for name in scores if told["tasks"] and name not in told["tasks"]]
+    return told | {"left_out": left_out, "lacking": lacking}
 
 
 def _spread(mean: float, std: float, seeds: int) -> dict:

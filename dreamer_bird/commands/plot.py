@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dreamer_bird.analysis.figures import FORMATS, write_figure
-from dreamer_bird.analysis.logs import having, read_logs
+from dreamer_bird.analysis.logs import having, read_logs, warn_of_training
 from dreamer_bird.analysis.statistics import bands
 from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
 from dreamer_bird.errors import nearest
@@ -14,6 +14,8 @@ def main(arguments: list[str]) -> int:
     """Draw the figure that the command line asks for and print the paths of its files."""
     flags = _parse(arguments)
     logs = having(read_logs(flags.paths, flags.returns), flags.key)
+    if flags.key is None:
+        warn_of_training(logs)
     table = bands(logs, flags.key, flags.band)
     make_folder("--outdir", flags.outdir)
     shown = not flags.no_baselines

@@ -40,6 +40,13 @@ def test_settings_that_differ_are_marked():
     assert (settings["common"], settings["without"]) == ({"a": "1"}, 1)
 
 
+def test_settings_without_a_majority_are_all_marked():
+    settings = settings_table([log(seed, config={"a": seed // 2}) for seed in range(6)])
+    assert [cells for _, cells in settings["rows"]] == [[(str(n // 2), True)] for n in range(6)]
+    halves = settings_table([log(seed, config={"a": seed}) for seed in range(2)])
+    assert [cells for _, cells in halves["rows"]] == [[("0", False)], [("1", False)]]
+
+
 def test_the_last_video_of_a_run_unless_it_is_too_large(run, monkeypatch):
     (video,), left_out = find_videos([run])
     assert left_out == []

@@ -1,5 +1,6 @@
 """What is drawn in figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -48,6 +49,24 @@ def test_a_panel_shows_methods_and_published_results():
     figure.draw_without_rendering()
     ticks = [tick.get_text() for tick in panel.get_xticklabels() if tick.get_position()[0] <= 102e3]
     assert ticks == ["0", "50k", "100k"]
+
+
+def test_a_curve_of_one_point_is_a_marker_and_the_legend_tells_how_many_seeds_it_is_of():
+    one = {"test/return": Curve(np.array([0]), np.array([50.0]))}
+    early = [replace(log("bird", seed, 50), curves=one) for seed in range(2)]
+    (panel,) = draw(bands(early, None, "std"), None, baselines=False).axes
+    (line,) = panel.get_lines()
+    assert line.get_label() == "BIRD (2 seeds)"
+    assert line.get_markevery() is None  # else Matplotlib finds no place along its length of 0
+    logs = [*early, log("bird", 2, 100)]
+    (panel,) = draw(bands(logs, None, "std"), None, baselines=False).axes
+    assert [line.get_label() for line in panel.get_lines()] == ["BIRD (1\N{EN DASH}3 seeds)"]
+
+
+def test_a_name_is_no_formula():
+    figure = draw(bands([log(r"a$\x$b", 0, 1)], None, "std"), None, baselines=False)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"a$\x$b (1 seed)"]
 
 
 def test_what_a_method_observes_is_told_beside_its_name():

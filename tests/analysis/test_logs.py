@@ -1,6 +1,8 @@
 """Reading logs: what others wrote, what a crash left, and who wrote it."""
 
+import gzip
 import json
+import math
 import warnings
 
 import numpy as np
@@ -202,13 +204,16 @@ def test_a_name_before_a_path_is_the_method(write_log):
 def test_score_files_become_logs(tmp_path):
     entry = {"task": "dmc_walker_run", "method": "dreamer", "seed": "3"}
     entries = [
-        {**entry, "xs": [2e5, 1e5, 3e5], "ys": [2, 1, None]},
-        {**entry, "seed": "4", "xs": [1e5], "ys": [5]},
+        {**entry, "xs": [2e5, 1e5, 3e5], "ys": [2, 1, math.inf]},
+        {**entry, "seed": "4", "xs": [1e5, 2e5], "ys": [5, -math.inf]},
+        {**entry, "method": "NaN", "xs": [1e5], "ys": [math.nan]},
     ]
-    path = write_file(tmp_path, json.dumps(entries).replace("null", "NaN"), "scores.json")
-    first, second = read_logs([path])
+    path = write_file(tmp_path, json.dumps(entries), "scores.json")
+    with pytest.warns(UserWarning, match="dropped 1 of 3 entries"):
+        first, second = read_logs([path])
     assert points(first.curve("test/return")) == [(100_000, 1), (200_000, 2)]
     assert (first.task, first.method, first.seed) == ("dmc_walker_run", "dreamer", "3")
+    assert points(second.curve("test/return")) == [(100_000, 5)]
     assert (str(first.path), second.seed) == (f"{path}#0", "4")
 
 
@@ -231,6 +236,23 @@ def test_a_fault_of_the_program_is_no_broken_entry(tmp_path, monkeypatch):
 def test_a_log_is_read_once_and_in_any_depth(write_log, tmp_path):
     path = write_log("a/b/c/d/dmc_walker_run/bird/1", [(1, 1)])
     assert len(read_logs([tmp_path, path, path.parent])) == 1
+
+
+def test_a_log_packed_beside_itself_is_one(write_log, tmp_path):
+    path = write_log("dmc_walker_run/bird/1", [(1, 1)])
+    path.with_name("metrics.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert read(tmp_path).path == path
+
+
+def test_links_to_folders_are_followed_and_those_that_lead_back_end(write_log, tmp_path):
+    path = write_log("scratch/dmc_walker_run/bird/1", [(1, 1)])
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    (chosen / "run").symlink_to(path.parent)
+    (chosen / "again").symlink_to(chosen)
+    (chosen / "twice").symlink_to(path.parent)
+    log = read(chosen)
+    assert (log.path, log.method, log.seed) == (path, "bird", "1")
 
 
 def test_two_logs_that_claim_to_be_one_run_are_told_once_for_all(write_log, tmp_path):

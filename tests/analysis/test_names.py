@@ -53,6 +53,9 @@ def test_a_task_has_one_name(task, spellings):
         ("variant=bird,task=dmc_cheetah_run/seed=3", ("dmc_cheetah_run", "bird", "3")),
         ("dmc_cheetah_run/bird/2024-05-06_07-08-09", ("dmc_cheetah_run", "bird", "0")),
         ("bird/20240506T070809", ("unknown", "bird", "0")),
+        ("walker_walk_study/Pendulum-v1/ppo/3", ("gym_Pendulum-v1", "ppo", "3")),
+        ("walker_walk/Dreamer-v3/0", ("dmc_walker_walk", "Dreamer-v3", "0")),
+        ("walker_walk/x/cup_catch/1", ("dmc_cup_catch", "x", "1")),
     ],
 )
 def test_a_path_tells_task_method_and_seed(path, names):

@@ -111,6 +111,36 @@ def test_monitors_of_one_run_are_merged_by_the_time_of_their_episodes(tmp_path):
     assert (steps, values) == ([11, 22, 32, 42], [1.5, 1.5, 0.5, 0.5])
 
 
+def test_a_monitor_to_which_a_resumed_run_appends_goes_on(tmp_path):
+    rows = "1,10,5\n2,10,9\n3,10,4\n4,10,6\n"  # time begins again with the third
+    for start in ("7.0", "null"):
+        path = write(tmp_path, "ppo/monitor.csv", f'#{{"t_start": {start}}}\nr,l,t\n{rows}')
+        assert [run[4:] for run in read(path)] == [([10, 20, 30, 40], [1, 2, 3, 4])]
+
+
+def test_only_what_tdmpc2_names_counts_agent_steps(tmp_path):
+    text = "step,episode_reward\n1000,1\n"
+    for name, step in (("eval.csv", 2000), ("results.csv", 1000), ("progress.csv", 1000)):
+        path = write(tmp_path, f"walker_walk/x/0/{name}", text)
+        assert [run[4:] for run in read(path)] == [([step], [1])]
+
+
+def test_the_task_of_drqv2_is_in_its_configuration(tmp_path):
+    write(tmp_path, "runs/1/.hydra/config.yaml", "task_name: walker_walk\nseed: 3\n")
+    write(tmp_path, "runs/1/eval.csv", "frame,episode_reward\n1000,1\n")
+    ((task, _, seed, *_),) = read(tmp_path)
+    assert (task, seed) == ("dmc_walker_walk", "3")
+
+
+def test_a_table_of_a_byte_order_mark_alone_is_no_log(tmp_path):
+    write(tmp_path, "notes.csv", "\ufeff")
+    path = write(tmp_path, "metrics.jsonl", '{"step": 1, "test/return": 1}\n')
+    assert len(read(tmp_path)) == 1
+    path.unlink()
+    with pytest.raises(LogError, match="no log in it or below"):
+        read_logs([tmp_path])
+
+
 def write_events(folder, scalars):
     """As PyTorch's writer does: numbers, and something that is none."""
     writer = EventFileWriter(str(folder))

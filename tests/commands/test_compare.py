@@ -113,6 +113,9 @@ def test_what_is_left_out_across_tasks_is_told_in_a_line(write_run, tree, run_he
     nothing = "no task of the DeepMind Control Suite on which every method has a return at the last"
     assert alone[-2].startswith(nothing) and alone[-1] == line
     assert "left out" not in run_here("compare", tree).stdout
+    write_run("more", ramp(2), task="dmc_cup_catch", variant="bird")
+    line = "left out: dmc_cup_catch: not every method has a return there"
+    assert run_here("compare", tree, path).stdout.splitlines()[-1] == line
 
 
 def test_runs_from_state_are_no_seeds_of_those_from_pixels(write_run, compare, run_here, tmp_path):

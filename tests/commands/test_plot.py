@@ -45,6 +45,16 @@ def test_a_run_without_the_key_is_told_and_the_others_are_drawn(runs, tmp_path, 
     assert "<svg" in (tmp_path / "out/model_error.svg").read_text()
 
 
+def test_returns_of_training_beside_those_of_evaluations_are_told(runs, tmp_path, run_here):
+    path = tmp_path / TASK / "v3" / "0" / "scores.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"step": 1000, "episode/score": 5}\n')
+    result = run_here("plot", runs, path, "--format", "svg", "--outdir", "out")
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 0
+    assert line.endswith("no test/return; its train/return is compared with that of others")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
