@@ -18,6 +18,7 @@ from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.training.writers import check_loggers
+from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.streams import surviving_streams
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -69,15 +70,19 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"dreamer-bird {__version__}")
         return 0
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name = arguments.pop(0) if named else "train"
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "train"
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}: {nearest(name, COMMANDS)}")
     if name == "train":
         return _train(arguments)
     if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
         raise ConfigError("an argument is empty: is a variable of the shell not set?")
-    return import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
+    with unwinding():
+        status = import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
+    sys.stdout.flush()
+    if sys.stdout.lost:  # a run can do without what it prints, a command cannot
+        raise sys.stdout.lost
+    return status
 
 
 def _train(arguments: list[str]) -> int:
@@ -110,8 +115,8 @@ def explained() -> tuple[dict[str, tuple[str, str]], dict[str, str], dict[str, s
     """Return settings with default and meaning, variants and presets, as configs.yaml tells."""
     load()  # refuses a file that is not as the code below expects it
     file = YAML().load(CONFIG_FILE)
-    variants = {name: _said(block) for name, block in file["variants"].items()}
-    presets = {name: _above(file["presets"], name) for name in file["presets"]}
+    variants = {name: _said(block or {}) for name, block in file["variants"].items()}
+    presets = {name: _above(file["presets"], name) for name in file["presets"] or ()}
     return dict(_settings(file["defaults"])), variants, presets
 
 
@@ -146,7 +151,7 @@ def grouped(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _section(title: str, rows: Mapping[str, str]) -> Iterator[str]:
-    width = max(map(len, rows)) + 2
+    width = max(map(len, rows), default=0) + 2
     yield f"\n{title}:"
     for name, text in rows.items():
         yield textwrap.fill(

@@ -111,7 +111,7 @@ _RULES = {
     Rule(int, low=1, high=100): """model.state_layers model.reward_layers model.discount_layers
         actor.layers value.layers""",
     # A sequence needs one transition, a lambda return one step to bootstrap from.
-    Rule(int, low=2): "replay.length objective.horizon",
+    Rule(int, low=2, high=10**6): "replay.length objective.horizon",
     Rule(int, low=0, high=2**31 - 1): "seed",
     Rule(int, low=1, nullable=True): """replay.capacity env.action_repeat
         train.every model.decode_steps objective.imagine_starts""",
@@ -119,7 +119,8 @@ _RULES = {
         objective.alpha""",
     Rule(float, low=0, above=True): """model.lr model.clip actor.lr actor.clip value.lr value.clip
         model.state_std
-        actor.init_std actor.min_std actor.mean_scale worker.timeout""",
+        actor.init_std actor.min_std actor.mean_scale""",
+    Rule(float, low=0, high=10**9, above=True): "worker.timeout",
     Rule(float, low=0, high=1, above=True): "objective.discount",
     Rule(float, low=0, high=1): "objective.lambda objective.confidence_clip",
     Rule(bool): "train.overlap env.shadows model.standardize objective.weight_value_loss",
@@ -274,7 +275,7 @@ def _derived(values: Mapping) -> dict[str, object]:
         "env.action_repeat": repeat,
         "env.time_limit": default_time_limit(task),
         "model.discount_head": may_terminate(task),
-        "train.every": limit // repeat * repeat,
+        "train.every": max(repeat, limit // repeat * repeat),
         "logdir": f"logdir/{folder}/{values['variant']}/{values['seed']}",
     }
 
@@ -305,7 +306,8 @@ def _check_together(values: Mapping) -> None:
 def _read_yaml(path: Path) -> Mapping:
     try:
         tree = _parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, YAMLError) as error:
+    # The parser fails in many ways where a tag or a date is wrong, or lists nest too deep.
+    except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "strerror", None)

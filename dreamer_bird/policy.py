@@ -57,7 +57,8 @@ class Policy:
         """Start a worker with the environment that the agent was trained in.
 
         It has `reset(seed)` and `step(action)`, and is a context manager. The process imports the
-        script that calls this again, which needs its `if __name__ == "__main__":` for that.
+        script that calls this again, which needs its `if __name__ == "__main__":` for that. On
+        Linux it ends with the thread that calls this.
         """
         return start_worker(self.config, "policy")
 
@@ -79,7 +80,8 @@ def load(logdir: str | Path, *, checkpoint: str | Path | None = None, seed: int 
 
 def _checked(key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     dtype = np.dtype(np.uint8 if key == "image" else np.float32)
-    if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
+    casting = "safe" if key == "image" else "same_kind"
+    if value.shape != shape or not np.can_cast(value.dtype, dtype, casting):
         raise ConfigError(
             f"observation {key} is {value.dtype} {value.shape}: must be {dtype} {shape}"
         )

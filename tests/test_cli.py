@@ -81,6 +81,14 @@ def test_help_shows_what_people_change_first(tmp_path):
     assert lines[-1].startswith(f"--help-all: the tasks and all {len(RULES)} settings.")
 
 
+def test_blocks_may_be_empty(tmp_path, monkeypatch):
+    path = tmp_path / "configs.yaml"
+    path.write_text("defaults: {}\nvariants: {mine: }\npresets:\n")
+    monkeypatch.setattr(cli, "CONFIG_FILE", path)
+    assert cli.explained() == ({}, {"mine": "the defaults"}, {})
+    assert list(cli._section("presets", {})) == ["\npresets:"]
+
+
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"train"}))
 def test_each_command_has_help_of_its_own(name, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):

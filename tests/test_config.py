@@ -34,6 +34,7 @@ _REFUSED = {
     "nan": "steps model.lr train.expl_amount objective.lambda",
     "inf": "steps model.lr train.expl_amount model.clip",
     "1e400": "steps model.lr",
+    "1e308": "worker.timeout replay.length objective.horizon",
     "null": "steps model.lr env.shadows task variant",
     "true": "steps model.lr",
     "": "steps model.lr env.shadows task variant logdir env.camera env.kwargs",
@@ -286,6 +287,10 @@ def test_a_bad_key_in_the_file_is_refused_with_its_place(tmp_path, section, bloc
         ("defaults:\n  steps: [1\n", "configs.yaml, line 3: "),
         ("a: 1\na: 2\n", 'configs.yaml, line 2: found duplicate key "a"'),
         ("a: \x01\n", "configs.yaml: unacceptable character"),
+        ("a: 2024-13-45\n", "configs.yaml: month must be in 1..12"),
+        ("a: !!bool x\n", "configs.yaml: 'x'"),
+        ("a: !!int ''\n", "configs.yaml: "),
+        (f"a: {'[' * 2000}", "configs.yaml: maximum recursion depth exceeded"),
         ("- 1\n", "configs.yaml: must be a mapping, not [1]"),
         ("", "configs.yaml: must hold defaults, variants and presets, not []"),
         ("defualts: {}\n", "configs.yaml: must hold defaults, variants and presets, not ['def"),
@@ -424,6 +429,11 @@ def test_what_is_null_follows_from_the_task(
     assert config.logdir == f"logdir/{task.replace(':', '_')}/bird/0"
     chosen = load({"task": task, "env.action_repeat": 5, "model.discount_head": "false"})
     assert (chosen.env.action_repeat, chosen.model.discount_head) == (5, False)
+
+
+def test_a_block_follows_at_least_one_agent_step():
+    config = load({"task": "gym_Pendulum-v1", "env.action_repeat": 2000})
+    assert config.train.every == 2000
 
 
 def test_what_a_resume_may_change_is_no_difference():

@@ -10,6 +10,7 @@ from command_line import command, python
 
 import dreamer_bird
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.policy import _checked
 from dreamer_bird.training.snapshot import build_agent, read_snapshot
 from dreamer_bird.utils import seeds
 
@@ -96,6 +97,11 @@ def test_an_array_alone_is_the_only_observation(policy):
 def test_observations_that_do_not_fit_are_named(policy, obs, message):
     with pytest.raises(ConfigError, match=message):
         policy(obs)
+
+
+def test_an_image_of_more_than_a_byte_a_colour_is_refused():
+    with pytest.raises(ConfigError, match=r"image is uint16 \(2,\): must be uint8 \(2,\)"):
+        _checked("image", np.array([300, 7], np.uint16), (2,))
 
 
 def test_it_plays_in_the_environment_it_was_trained_in(policy):

@@ -30,8 +30,9 @@ def weights_from(rng: np.random.Generator) -> AbstractContextManager[None]:
 
 def weights_read_once(*networks: tf.Module) -> AbstractContextManager[None]:
     """Read and cast all weights now, for all steps of a loop that is built meanwhile."""
-    layers = {part for network in networks for part in network.submodules}
-    built = [part for part in layers if isinstance(part, Layer) and part.built]
+    # In the order of the networks, so that all processes build the same graph.
+    parts = dict.fromkeys(part for network in networks for part in network.submodules)
+    built = [part for part in parts if isinstance(part, Layer) and part.built]
     return _meanwhile(_held, {layer: layer.read() for layer in built})
 
 

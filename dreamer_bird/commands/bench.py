@@ -23,6 +23,7 @@ from dreamer_bird.config import Config, load
 from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
+from dreamer_bird.utils.machine import peak_rss
 from dreamer_bird.utils.processes import run_python
 from dreamer_bird.utils.tensorflow import first_device, quietly, use_threads, uses_onednn
 
@@ -79,7 +80,7 @@ def next_steps(config: Config, updates: Iterator[float], steps: int) -> dict[str
         "flops_per_step": operations,
         "matmul_gflops": fastest,
         "flops_share": operations / np.median(seconds) / fastest / 1e9,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_rss(resource.RUSAGE_SELF) / 2**20,
     }
 
 
@@ -131,7 +132,7 @@ def run_figures(config: Config, logged: Sequence[Mapping[str, float]]) -> dict[s
         "share_train": train / wall,
         "share_render": render / wall,
         "share_other": 1 - (train + render) / wall,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "peak_rss_mb": peak_rss(resource.RUSAGE_CHILDREN) / 2**20,
     }
 
 

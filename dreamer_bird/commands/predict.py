@@ -4,6 +4,7 @@ import io
 import warnings
 from argparse import Namespace
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,14 +87,14 @@ def main(arguments: list[str]) -> int:
 
 def check_alike(snapshots: list[Snapshot]) -> None:
     """Raise ConfigError unless one episode means the same to all runs."""
-    first, *others = (snapshot.config.flatten() for snapshot in snapshots)
-    for key in ALIKE:
-        for snapshot, settings in zip(snapshots[1:], others, strict=True):
-            if settings[key] != first[key]:
-                raise ConfigError(
-                    f"--logdir {snapshot.logdir}: {key} {settings[key]}, but {first[key]} "
-                    f"in {snapshots[0].logdir}; all must have the same"
-                )
+    first, *others = snapshots
+    for key, other in product(ALIKE, others):
+        ours, theirs = (each.config.flatten()[key] for each in (first, other))
+        if theirs != ours:
+            raise ConfigError(
+                f"--logdir {other.logdir}: {key} {theirs}, but {ours} in {first.logdir}; "
+                "all must have the same"
+            )
 
 
 def choose_window(flags: Namespace, reward: np.ndarray) -> Window:

@@ -1,6 +1,5 @@
 """What runs in an environment's process: it answers the requests of an `EnvWorker`."""
 
-import ctypes
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ from dreamer_bird.envs.checks import flaw, named, reward_flaw
 from dreamer_bird.envs.spaces import ENV_STEPS, Facts
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.utils.files import Arrays
+from dreamer_bird.utils.processes import die_with
 from dreamer_bird.utils.streams import Outlet
 
 
@@ -30,7 +30,7 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # They may reach the whole group; the learner decides.
         signal.signal(number, signal.SIG_IGN)
-    _die_with(parent)
+    die_with(parent)
     sys.unraisablehook = lambda _: None  # destructors of what could not be made, told already
     sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)  # an environment may print
     status = 0
@@ -45,14 +45,6 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
     sys.stderr.flush()
     # OpenGL libraries have been seen to crash while the interpreter shuts down.
     os._exit(status)
-
-
-def _die_with(parent: int) -> None:
-    """Have the system end this process with the learner, even while an environment hangs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # It was gone before.
-        os._exit(1)
 
 
 def _forbid_tensorflow() -> None:

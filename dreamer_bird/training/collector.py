@@ -14,7 +14,7 @@ from dreamer_bird.agent.agent import Agent
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import random_action
 from dreamer_bird.envs.worker import EnvError, EnvWorker, FilmError, WorkerError
-from dreamer_bird.errors import RunError
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import Act, collect_episodes
 from dreamer_bird.training.watchdog import Streak
 from dreamer_bird.utils import seeds
@@ -106,13 +106,14 @@ class Collector:
             except RunError as error:
                 self.restore([bad_actions, nonfinite, self._attempt])
                 self._check()  # a signal to the process group may have killed the worker: then stop
-                if not isinstance(error, WorkerError):
+                # A new worker may refuse what one that has stepped is asked to try again.
+                if not isinstance(error, WorkerError | ConfigError):
                     raise
                 if isinstance(error, FilmError):  # it warned, and films no more
                     for env in envs:
                         env.restart()
                     return self.play(act, purpose, numbers)
-                if isinstance(error, EnvError) or not restarts_left:
+                if isinstance(error, EnvError | ConfigError) or not restarts_left:
                     self._attempt += 1
                 if not restarts_left:
                     raise

@@ -64,7 +64,7 @@ def claim_logdir(config: Config) -> Iterator[Path]:
         except ConfigError as error:
             raise RunError(str(error)) from error
         finally:
-            os.unlink(lock.name)
+            Path(lock.name).unlink(missing_ok=True)  # the folder may be gone, which was told
 
 
 def _lock(path: Path) -> TextIO:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dreamer_bird.envs.checks import named
 from dreamer_bird.training.video import FRAMES_PER_SECOND, encode_gif
-from dreamer_bird.training.writers import Writer
+from dreamer_bird.training.writers import ENDING, STOPPING, Writer
 from dreamer_bird.utils.files import replacing, set_aside, write_errors
 
 
@@ -54,8 +54,8 @@ class Logger:
         self._bar.start()  # below which the cursor is hidden until `close`
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(STOPPING if error else ENDING)
 
     def sync(self) -> int:
         """Write all through to the disk, and return the bytes of metrics.jsonl."""
@@ -124,12 +124,12 @@ class Logger:
         if self._bar.disable:
             self.say(text)
 
-    def close(self) -> None:
-        """Write out and close everything."""
+    def close(self, patience: float = ENDING) -> None:
+        """Write out and close everything, services within so many seconds each."""
         self._bar.stop()
         with suppress(OSError):  # Lines are written out at once: it was told when that failed.
             self._metrics.close()
-        self._to_writers(lambda writer: writer.close())
+        self._to_writers(lambda writer: writer.close(patience))
 
     def _to_writers(self, write: Callable[[Writer], None]) -> None:
         for writer in self._writers:
@@ -141,10 +141,10 @@ def _open_metrics(path: Path, size: int | None) -> TextIO:
         where = set_aside(path)
         warnings.warn(f"no checkpoint goes with {path}; it is kept as {where}", stacklevel=3)
     file = path.open("a")
-    length = file.seek(0, os.SEEK_END)
-    if length > (size or 0):
-        file.truncate(size or 0)
-    elif length < (size or 0):
+    length, size = file.seek(0, os.SEEK_END), size or 0
+    if length > size:
+        file.truncate(size)
+    elif length < size:
         warnings.warn(f"{path} lacks lines that the checkpoint knows of", stacklevel=3)
         file.write("\n" if length else "")  # where the last line may have been cut off
     return file

@@ -47,17 +47,13 @@ class Replay:
         self._length = length
         self._keys = (*observations, "action", "reward", "discount")
         self._episodes: deque[tuple[str, Arrays]] = deque()
+        self.steps = 0  # agent steps held
         directory.mkdir(parents=True, exist_ok=True)
 
     @property
     def names(self) -> list[str]:
         """Names of the episodes held, oldest first."""
         return [name for name, _ in self._episodes]
-
-    @property
-    def steps(self) -> int:
-        """Agent steps held."""
-        return sum(len(episode["reward"]) - 1 for _, episode in self._episodes)
 
     @property
     def holds_a_sequence(self) -> bool:
@@ -96,11 +92,11 @@ class Replay:
         """Return `batch` sequences `[B, T, ...]`, uniform over all starts at which one fits."""
         episodes = [episode for _, episode in self._episodes]
         starts = [max(0, len(episode["reward"]) - self._length + 1) for episode in episodes]
-        ends = np.cumsum(starts)
-        if not ends.size or not ends[-1]:
+        if not any(starts):
             raise EmptyReplayError(
                 f"no episode in {self._directory} holds a sequence of {self._length} agent steps"
             )
+        ends = np.cumsum(starts)
         picks = rng.integers(ends[-1], size=batch)
         chosen = np.searchsorted(ends, picks, side="right")
         first = picks - (ends - starts)[chosen]
@@ -140,11 +136,13 @@ class Replay:
 
     def _hold(self, name: str, episode: Arrays) -> None:
         self._episodes.append((name, episode))
+        self.steps += len(episode["reward"]) - 1
         while self._capacity is not None and self.steps > self._capacity:
             oldest = len(self._episodes[0][1]["reward"]) - 1
             if self.steps - oldest < self._length:  # what is left must still make a sequence
                 break
             self._episodes.popleft()
+            self.steps -= oldest
 
     def _checked(self, path: Path) -> Arrays:
         episode = load_arrays(path)

@@ -3,10 +3,11 @@
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dreamer_bird.config import Config
-from dreamer_bird.envs.tasks import EPISODE, OBSERVATIONS
+from dreamer_bird.envs.tasks import EPISODE, OBSERVATIONS, may_terminate
 from dreamer_bird.utils.tensorflow import uses_onednn
 
 
@@ -37,6 +38,21 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
     return most + (config.train.keep * between * frame_bytes if config.replay.capacity else 0)
 
 
+def random_steps(config: Config) -> int:
+    """Return the environment steps of random actions before the first update, at least."""
+    limit = 0 if may_terminate(config.task) else config.env.time_limit or EPISODE
+    return max(config.train.prefill * limit, config.train.prefill_steps)
+
+
+def written_bytes(logdir: Path) -> int:
+    """Return the disk that a run's episodes and checkpoints take by now."""
+    written = 0
+    for path in (*logdir.glob("checkpoints/*.npz"), *logdir.glob("episodes/*.npz")):
+        with suppress(OSError):  # a run that is going on removes some
+            written += path.stat().st_size
+    return written
+
+
 def introduction(
     config: Config, logdir: Path, frame_bytes: int, checkpoint_bytes: int
 ) -> Iterator[str]:
@@ -47,8 +63,8 @@ def introduction(
     onednn = "with" if uses_onednn() else "without"
     yield f"{config.variant} on {config.task}, seed {config.seed}"
     yield f"{config.precision}, {onednn} oneDNN on a CPU"
-    if config.steps <= config.train.prefill_steps:
-        message = "nothing will be learned: --steps is not above --train.prefill_steps"
+    if config.steps < (random := random_steps(config)):
+        message = f"nothing will be learned: the first {random:,} steps are random actions"
         warnings.warn(message, stacklevel=2)
     yield f"logdir {logdir}"
     steps, full = replay_steps(config), replay_bytes(config, frame_bytes)
@@ -56,5 +72,5 @@ def introduction(
     most = disk_bytes(config, frame_bytes, checkpoint_bytes)
     free = shutil.disk_usage(logdir).free
     yield f"disk: at most {most / 1e9:.2f} GB besides logs and videos; {free / 1e9:.1f} GB are free"
-    if free < most:
+    if free + written_bytes(logdir) < most:
         warnings.warn(f"{logdir}: the disk may be full before the run ends", stacklevel=2)

@@ -13,6 +13,7 @@ from dreamer_bird.agent.world_model import Metrics
 from dreamer_bird.config import Config
 from dreamer_bird.envs.tasks import may_terminate
 from dreamer_bird.envs.worker import EnvWorker, WorkerError
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.training.distributed.hosts import Hosts
 from dreamer_bird.training.distributed.team import LostHostError, gathered
 from dreamer_bird.training.logdir import claim_logdir
@@ -57,8 +58,8 @@ def train(config: Config, hosts: Hosts, envs: Sequence[EnvWorker], eval_env: Env
         stack.push(team.tell_the_end)
         try:
             learn(run)
-        except (Stopped, LostHostError, WorkerError):  # the number of failed attempts is saved too
-            run.write_checkpoint()
+        except (Stopped, LostHostError, WorkerError, ConfigError):
+            run.write_checkpoint()  # and with it the number of failed attempts
             raise
         run.logger.say(f"finished at step {run.step:,}: {logdir}")
 
@@ -97,7 +98,7 @@ class Run(ResumableRun):
     @property
     def updates_due(self) -> bool:
         """Whether a block of updates is missing, or the rest of one."""
-        if self.prefilling:
+        if self.prefilling or not self._can_draw:  # episodes may have been lost
             return False
         blocks = (self.step - self.prefilled) // self.config.train.every + 1
         return self.updates < blocks * self.config.train.updates
@@ -143,9 +144,14 @@ class Run(ResumableRun):
             self.reporter.episode("train", self.step, self.episodes, episode, random)
 
     def _prefill_suffices(self) -> bool:
-        train, replay = self.config.train, self.replay
-        if self.episodes < train.prefill or self.step < train.prefill_steps:
-            return False
+        train = self.config.train
+        enough = self.episodes >= train.prefill and self.step >= train.prefill_steps
+        return enough and self._can_draw
+
+    @property
+    def _can_draw(self) -> bool:
+        """Whether the replay holds a sequence."""
+        replay = self.replay
         # Where episodes may end early, a sequence may begin in one and end in the next.
         joined = may_terminate(self.config.task) and replay.steps >= self.config.replay.length
         return joined or replay.holds_a_sequence

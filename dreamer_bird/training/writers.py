@@ -19,7 +19,8 @@ from dreamer_bird.utils.files import replacing
 
 PROJECT = "dreamer_bird"  # or MLflow's experiment, where the environment names none
 WAITING = 10_000  # lines that may wait for a service
-ENDING = 20.0  # seconds in which a service takes what waits at the end of a run
+# Seconds in which a service takes what waits: at the end of a run, and when it is told to stop.
+ENDING, STOPPING = 20.0, 2.0
 
 
 class TensorBoard:
@@ -57,7 +58,7 @@ class TensorBoard:
         """Write out what waits."""
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, _: float) -> None:
         """Write out and close."""
         self._writer.close()
 
@@ -141,13 +142,13 @@ class Background:
     def flush(self) -> None:
         """Do nothing: a run does not wait for a service."""
 
-    def close(self) -> None:
-        """Wait until the service has what it was given, for so long at most."""
+    def close(self, patience: float) -> None:
+        """Wait until the service has what it was given, for so many seconds at most."""
         with suppress(queue.Full):
             self._lines.put_nowait(None)
-        self._thread.join(ENDING)
+        self._thread.join(patience)
         if self._thread.is_alive():
-            self._warn(f"not all is there after {ENDING:g} s")
+            self._warn(f"not all is there after {patience:g} s")
 
     def _work(self) -> None:
         path = self._logdir / f"{self._name}.id"
@@ -173,7 +174,8 @@ Writer = TensorBoard | Background
 def check_loggers(config: Config) -> None:
     """Raise ConfigError for a logger whose package is not installed; import none of them."""
     for name in config.logger.split(","):
-        if find_spec(name) is None:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, as wandb itself leaves
             raise ConfigError(f"--logger {name}: run `pip install '.[{name}]'` first")
 
 

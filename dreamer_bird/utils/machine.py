@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,11 +45,13 @@ def gpus() -> list[Gpu]:
     except subprocess.TimeoutExpired:
         raise RunError("nvidia-smi gives no answer") from None
     lines = done.stdout.splitlines()
+    rows = [[word.strip() for word in line.split(",")] for line in lines]
+    found = [Gpu(*row) for row in rows if len(row) == len(Gpu._fields)]
     if "No devices were found" in done.stdout:
         return []
-    if done.returncode:
+    if done.returncode and not found:  # 14 comes with the GPUs, and a warning below them
         raise RunError(" ".join([*lines, *done.stderr.splitlines()][:1]) or "nvidia-smi fails")
-    return [Gpu(*(word.strip() for word in line.split(","))) for line in lines]
+    return found
 
 
 def cores() -> tuple[int, float]:
@@ -81,8 +84,14 @@ def memory_taken() -> float:
     lines = (line.split() for line in _read(PROC / "self/status").splitlines())
     table = {words[0]: int(words[1]) for words in lines if words[-1] == "kB"}
     if "RssFile:" not in table:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        return float(peak_rss(resource.RUSAGE_SELF))
     return 1024.0 * (table["VmHWM:"] - table["RssFile:"])
+
+
+def peak_rss(whose: int) -> int:
+    """Return the most bytes that this process, or a child, had in memory: `whose` as `resource`."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(whose).ru_maxrss
 
 
 def _groups(controller: str) -> list[Path]:

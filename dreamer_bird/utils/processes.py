@@ -1,5 +1,6 @@
 """Processes of Python beside this one: how they find this package, and what ended them."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,10 +14,24 @@ from dreamer_bird.errors import ConfigError
 ROOT = Path(__file__).parents[2]  # what a process must search to import this package
 
 
-def finding_package(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables with which Python also finds this package, from any folder."""
+def for_child(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of a process that finds this package and trains alone."""
     path = filter(None, [str(ROOT), variables.get("PYTHONPATH")])
-    return {**variables, "PYTHONPATH": os.pathsep.join(path)}
+    kept = {name: value for name, value in variables.items() if name != "TF_CONFIG"}
+    return kept | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def bound(code: str) -> str:
+    """Return code for a child of this process that ends with it."""
+    return f"from {__name__} import die_with; die_with({os.getpid()})\n{code}"
+
+
+def die_with(parent: int) -> None:
+    """Have the system end this process with its parent, even while an operation hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # It was gone before.
+        os._exit(1)
 
 
 def run_python(
@@ -31,8 +46,8 @@ def run_python(
     `subprocess.TimeoutExpired` after so many seconds.
     """
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=finding_package(os.environ if variables is None else variables),
+        [sys.executable, "-c", bound(code), *arguments],
+        env=for_child(os.environ if variables is None else variables),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from typing import NoReturn
 
 from dreamer_bird.errors import RunError
 
@@ -21,6 +22,23 @@ class Stopped(RunError):
         name = signal.Signals(number).name
         super().__init__(f"stopped by {name}; the same command goes on from here")
         self.exit_status = 128 + number
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Leave by SystemExit at SIGTERM, so that no folder stays that was being written.
+
+    Where the program that calls has a handler of its own, or in another thread, that is its matter.
+    """
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def request_stop(number: int) -> bool:
@@ -52,7 +70,7 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
         with open(reader, "rb", buffering=0) as stream:
             while byte := stream.read(1):
                 if received and byte[0] == signal.SIGINT:
-                    os._exit(128 + byte[0])
+                    _exit(128 + byte[0])
                 received.append(byte[0])
                 if len(received) == 1:
                     end.start()
@@ -76,6 +94,13 @@ def _end_unsaved(grace: float, status: int) -> None:
         told = f"ended unsaved, since an operation took longer than {grace:g} s"
         print(f"{told}; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.stderr.flush()
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    with suppress(OSError, ValueError):
+        if sys.stdout.isatty():  # whose cursor a line that stays in place hides
+            os.write(sys.stdout.fileno(), b"\x1b[?25h")
     os._exit(status)
 
 

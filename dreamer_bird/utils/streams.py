@@ -1,5 +1,6 @@
 """Standard streams that outlive who reads them: a terminal that is gone, a pipe that is closed."""
 
+import errno
 import io
 import os
 import signal
@@ -10,6 +11,8 @@ from typing import Any, TextIO
 
 from dreamer_bird.utils.signals import request_stop
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 class Outlet:
     """A stream that falls silent when nobody can read it any more, instead of raising."""
@@ -17,6 +20,7 @@ class Outlet:
     def __init__(self, stream: TextIO, for_reader: bool = False):
         """Take the stream; with `for_reader` what prints to a pipe ends when its reader does."""
         self._stream, self._for_reader = stream, for_reader
+        self.lost: OSError | None = None  # for which what was printed is not on the disk
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -37,6 +41,8 @@ class Outlet:
         try:
             yield
         except OSError as error:
+            if error.errno in _FULL:
+                self.lost = error
             with suppress(OSError):  # of a stream that is no file
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             # What ignores SIGHUP, as nohup has it, is to go on when whoever started it has left.
@@ -59,8 +65,10 @@ def surviving_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters of a path
             stream.reconfigure(errors="replace")
     with redirect_stdout(Outlet(sys.stdout, for_reader=True)), redirect_stderr(Outlet(sys.stderr)):
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:  # --help leaves by SystemExit
+            sys.stdout.flush()
 
 
 def _open_nowhere(number: int) -> TextIO:

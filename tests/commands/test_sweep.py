@@ -87,6 +87,7 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
         (["--cpus-per-run", "9999"], "--cpus-per-run 9999: this machine has "),
         (["--gpus-per-run", "99"], "--gpus-per-run 99: this machine has "),
         (["--gpus-per-run", "1.5"], "--gpus-per-run 1.5: must be a part of a GPU, or a whole"),
+        (["--gpus-per-run", "1e-5"], "--gpus-per-run 1e-5: must be a part of a GPU, or a whole"),
         (["--model.lr", "0"], "--model.lr 0: must be a number above 0"),
         (["--address", "here"], "--address here: must be HOST:PORT or auto"),
         (["--logdir", str(RUN)], "run.py is not a folder"),
@@ -126,6 +127,17 @@ def test_a_run_is_complete_when_its_last_updates_are_saved(tmp_path):
     assert plan(tmp_path, settings=("--configs", "debug", "--steps", "2800"))[0].state == "done"
 
 
+def test_weights_alone_are_no_run_that_came_to_its_end(tmp_path):
+    (run,) = plan(tmp_path)
+    checkpoint.save(run.logdir / "checkpoints", 5, {"w": np.zeros(2)}, {"replay": []}, keep=1)
+    assert not run.is_complete()
+
+
+def test_a_home_that_there_is_not_is_a_folder_of_that_name(tmp_path):
+    done = sweep(*FLAGS, "--logdir", "~nosuch/x", "--dry-run", run=here)
+    assert (done.returncode, done.stderr) == (0, "") and "waiting" in done.stdout
+
+
 def test_a_folder_with_another_run_is_refused(tmp_path):
     (run,) = plan(tmp_path)
     finish(run)
@@ -149,6 +161,7 @@ def test_an_address_where_nothing_answers_is_named_at_once(tmp_path):
         ([Machine(16, 0)], 4, 1, None, Share(1, 0), 16),
         ([Machine(16, 4)], 180, None, None, Share(4, 1), 4),
         ([Machine(16, 4)], 180, None, 0.5, Share(2, 0.5), 8),
+        ([Machine(16, 2)], 180, None, 0.6, Share(8, 0.6), 2),  # none is of two GPUs
         ([Machine(16, 4)], 180, None, 2, Share(8, 2), 2),
         ([Machine(16, 4)], 180, None, 0, Share(1, 0), 16),
         ([Machine(16, 4)], 1, None, None, Share(16, 1), 1),

@@ -126,6 +126,14 @@ class Ending(gymnasium.Env):
         return np.float32([self.t]), 1.0, self.t == 10, False, {"env_steps": "its own"}
 
 
+class Refused(Ending):
+    """Begins beyond its own bounds, but from seed 0."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return obs + 11 * (seed != 0), info
+
+
 class Undrawn(Ending):
     """Cannot be drawn: as `harm` says `render` raises, ends the process, or returns nothing."""
 

@@ -10,6 +10,7 @@ from toy_envs import STEPS, nan_actions
 
 from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.worker import EnvError, WorkerError
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.training.watchdog import DivergedError
 from dreamer_bird.utils.signals import Stopped
 
@@ -77,6 +78,22 @@ def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
         statuses.append(done.returncode)
         assert done.returncode == 0 or "ValueError: beyond the cliff" in done.stderr
     assert statuses[-1] == 0 and 1 in statuses
+
+
+def test_a_refusal_of_a_new_worker_is_an_attempt_too(make_run, tmp_path):
+    """Or each start would draw the numbers that were refused."""
+    refused = environment("toy_envs:Refused", obs="state")
+    run = make_run(make_env=refused, **{"worker.restarts": 1, "env.action_repeat": 1})
+    with (
+        pytest.warns(UserWarning, match="outside of .*; its episode begins again"),
+        pytest.raises(ConfigError, match="outside of"),
+    ):
+        run.collect()
+    assert run.collector.to_save() == [(0, ""), 0, 2]
+    flags = ["--configs", "debug", "--task", "toy_envs:Refused", "--obs", "state"]
+    done = command(*flags, "--logdir", tmp_path / "new", cwd=Path(__file__).parents[1] / "helpers")
+    assert done.returncode == 1 and "outside of" in done.stderr
+    assert len(list((tmp_path / "new" / "checkpoints").iterdir())) == 1
 
 
 def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):

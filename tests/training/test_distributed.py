@@ -180,6 +180,7 @@ WRONG = [
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
     '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
     '{"cluster": {"worker": ["a:1"]}, "task": {"type": ["worker"], "index": 0}}',
+    '{"cluster": {"worker": ["a:1", "b:99999"]}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": "a:2222"}, "task": {"type": "worker", "index": 0}}',
     '{"cluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}',

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import socket
 
@@ -7,7 +8,7 @@ import pytest
 from command_line import python
 
 from dreamer_bird.config import Config, load
-from dreamer_bird.errors import ConfigError, ResumeError
+from dreamer_bird.errors import ConfigError, ResumeError, RunError
 from dreamer_bird.training.logdir import check_logdir, claim_logdir
 
 
@@ -134,3 +135,9 @@ def test_a_url_is_refused_and_creates_nothing(run_here, tmp_path, logdir):
     assert done.returncode == 2
     assert done.stderr.startswith(f"run.py: --logdir {logdir}: must be a folder, not a URL")
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_has_gone_hides_no_error(tmp_path):
+    with pytest.raises(RunError, match="no place left"), claim_logdir(config(tmp_path / "run")):
+        shutil.rmtree(tmp_path / "run")
+        raise RunError("no place left")

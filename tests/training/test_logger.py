@@ -10,6 +10,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.writers import TensorBoard
+from dreamer_bird.utils.signals import GRACE, Stopped
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -146,3 +147,16 @@ def test_logs_shorter_than_the_checkpoint_knows_go_on_in_a_line_of_their_own(tmp
     logger.close()
     last = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last) == {"step": 6, "a": 6}
+
+
+def test_writers_have_less_time_where_a_run_is_told_to_stop(tmp_path):
+    given = []
+    writer = SimpleNamespace(name="slow", close=given.append)
+    with Logger(tmp_path, steps=1000, resumed_at=0, size=None, writers=[writer]):
+        pass
+    with (
+        pytest.raises(Stopped),
+        Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=[writer]),
+    ):
+        raise Stopped(15)
+    assert given == [20, 2] and given[1] < GRACE

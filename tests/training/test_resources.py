@@ -44,13 +44,37 @@ def test_the_disk_holds_a_checkpoint_more_than_is_kept_and_the_episodes_that_tho
     assert disk_bytes(config(**flags), 10, 7) == 500_000 + 3 * 7
 
 
-@pytest.mark.parametrize(("free", "warnings"), [(10**9 - 1, 1), (10**9, 0)])
+@pytest.mark.parametrize(
+    ("free", "written", "warnings"),
+    [(10**9 - 1, 0, 1), (10**9, 0, 0), (10**9 - 9, 8, 1), (0, 10**9, 0)],
+)
 def test_a_disk_that_may_be_full_before_the_end_is_told(
-    monkeypatch, tmp_path, recwarn, free, warnings
+    monkeypatch, tmp_path, recwarn, free, written, warnings
 ):
+    for name in ("checkpoints", "episodes"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "1.npz").open("wb") as file:
+            file.truncate(written // 2)  # without taking the room
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     settings = config(replay__capacity="null")
     lines = list(introduction(settings, tmp_path, 20_000 - 3 * 20, 10**6))
-    assert "disk: at most 1.00 GB besides logs and videos; 1.0 GB are free" in lines
+    assert f"disk: at most 1.00 GB besides logs and videos; {free / 1e9:.1f} GB are free" in lines
     assert len(recwarn) == warnings
     assert all("the disk may be full" in str(each.message) for each in recwarn)
+
+
+@pytest.mark.parametrize(
+    ("flags", "random"),
+    [
+        ({"steps": 5000}, None),
+        ({"steps": 4999}, "5,000"),
+        ({"steps": 8000, "train__prefill": 9}, "9,000"),
+        ({"steps": 9000, "train__prefill": 9}, None),
+        ({"steps": 5000, "train__prefill": 99, "task": "gym_CartPole-v1"}, None),
+    ],
+)
+def test_a_run_of_random_actions_alone_is_told(tmp_path, recwarn, flags, random):
+    list(introduction(config(train__prefill_steps=5000, **flags), tmp_path, 1, 1))
+    told = [str(each.message) for each in recwarn]
+    words = f"nothing will be learned: the first {random} steps are random actions"
+    assert told == [words] * (random is not None)

@@ -14,6 +14,7 @@ from dreamer_bird.training import train
 
 def test_the_counters_decide_what_is_due(make_run):
     run = make_run(steps=96, **{"train.prefill": 2, "train.save_every": 48})
+    run.collect()  # so that there is something to draw from
 
     def due(**counters):
         vars(run).update(counters)
@@ -36,6 +37,7 @@ def test_the_counters_decide_what_is_due(make_run):
 def test_updates_come_by_environment_steps_where_episodes_are_short(make_run):
     """As an environment that ends its episodes early makes them."""
     run = make_run(**{"train.every": 100, "env.time_limit": 100})
+    run.collect()
 
     def blocks(step):
         vars(run).update(step=step, prefilled=30, updates=0, next_eval=10**6, next_save=10**6)
@@ -126,7 +128,23 @@ def test_another_seed_differs_everywhere(make_run):
 
 def test_a_run_that_ends_before_it_learns_says_so_at_its_start(make_run):
     with pytest.warns(UserWarning, match="nothing will be learned"):
-        make_run(steps=100, **{"train.prefill_steps": 100})
+        make_run(steps=99, **{"train.prefill_steps": 100})
+
+
+def test_a_run_whose_episodes_are_lost_plays_others_before_it_goes_on(make_run):
+    run = make_run()
+    while run.prefilling:
+        run.collect()
+    run.updates += 1  # within a block
+    run.write_checkpoint()
+    make_run.end(run)
+    for path in (run.logdir / "episodes").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match="is missing; training goes on without it"):
+        run = make_run()
+    assert run.updates == 1 and next_stage(run) != "update"
+    run.collect()
+    assert next_stage(run) == "update"
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ import sys
 import time
 import types
 import warnings
+from importlib.util import find_spec
 
 import pytest
 
 from dreamer_bird import cli
 from dreamer_bird.config import load
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import writers
-from dreamer_bird.training.writers import Background, open_writers
+from dreamer_bird.training.writers import Background, check_loggers, open_writers
 
 
 class Wandb(types.ModuleType):
@@ -58,7 +60,7 @@ def test_a_service_gets_scalars_and_settings_and_goes_on_under_its_id(wandb, tmp
     for step in (1, 2):
         (writer,) = open_writers(config("wandb"), tmp_path)
         writer.scalars(step, {"train/return": 5.0})
-        writer.close()
+        writer.close(5)
     assert [given["id"] for given in module.begun] == [None, "new1"]
     assert module.begun[0]["config"]["model.lr"] == 6e-4
     assert (module.begun[0]["dir"], module.begun[0]["resume"]) == (str(tmp_path), "allow")
@@ -78,13 +80,12 @@ def test_a_service_that_fails_is_told_once_and_ends_nothing(wandb, tmp_path):
         for step in range(100):
             writer.scalars(step, {"a": 1.0})
             time.sleep(0.001)
-        writer.close()
+        writer.close(5)
     (told,) = caught
     assert str(told.message) == "--logger wandb: the server is away; training goes on"
 
 
 def test_a_service_slows_no_step_and_no_end(wandb, tmp_path, monkeypatch):
-    monkeypatch.setattr(writers, "ENDING", 0.2)
     monkeypatch.setattr(writers, "WAITING", 10)
     wandb(log=lambda values: time.sleep(60))
     start = time.monotonic()
@@ -92,7 +93,7 @@ def test_a_service_slows_no_step_and_no_end(wandb, tmp_path, monkeypatch):
         writer = Background("wandb", config("wandb"), tmp_path)
         for step in range(1000):
             writer.scalars(step, {"a": 1.0})
-        writer.close()
+        writer.close(0.2)
     assert time.monotonic() - start < 2
 
 
@@ -108,12 +109,21 @@ def test_a_service_slows_no_step_and_no_end(wandb, tmp_path, monkeypatch):
 def test_what_is_not_there_is_told_before_anything_is_created(
     tmp_path, monkeypatch, capsys, names, told
 ):
-    monkeypatch.setattr(writers, "find_spec", lambda name: None if name != "tensorboard" else name)
+    monkeypatch.setattr(
+        writers, "find_spec", lambda name: find_spec(name) if name == "tensorboard" else None
+    )
     logdir = tmp_path / "run"
     flags = ["--logger", names] if names else ["--logger"]
     assert cli.main(["--configs", "debug", "--logdir", str(logdir), *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line and not logdir.exists()
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ConfigError, match="--logger mlflow: run"):
+        check_loggers(config("mlflow"))
 
 
 def log_twice(names, logdir):
@@ -122,7 +132,7 @@ def log_twice(names, logdir):
     for step in (1, 2):
         (writer,) = open_writers(config(names), logdir)
         writer.scalars(step, {"train/return": float(step)})
-        writer.close()
+        writer.close(5)
         ids.append((logdir / f"{names}.id").read_text())
     return ids
 

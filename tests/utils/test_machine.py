@@ -28,6 +28,9 @@ def test_what_the_driver_shows(nvidia_smi):
     assert machine.gpus() == [
         machine.Gpu("NVIDIA GeForce RTX 2080 Ti", "535.54.03", "11264 MiB", "10948 MiB")
     ]
+    part = "NVIDIA A100-SXM4-40GB, 535.54.03, [Insufficient Permissions], [N/A]"
+    nvidia_smi(f"echo '{part}'; echo 'WARNING: infoROM is corrupted at gpu 0'; exit 14")
+    assert machine.gpus() == [machine.Gpu(*part.split(", "))]
     nvidia_smi("echo No devices were found; exit 6")
     assert machine.gpus() == []
     nvidia_smi("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")

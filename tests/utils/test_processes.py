@@ -3,19 +3,38 @@
 import os
 import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python, signal_behind
+from dreamer_bird.utils.processes import cause_of_end, for_child, run_python, signal_behind
 
 
 def test_the_package_comes_before_other_places(tmp_path):
-    first, *others = finding_package({"A": "b"})["PYTHONPATH"].split(os.pathsep)
+    first, *others = for_child({"A": "b"})["PYTHONPATH"].split(os.pathsep)
     assert os.path.exists(os.path.join(first, "dreamer_bird", "cli.py")) and not others
-    assert finding_package({"A": "b", "PYTHONPATH": "/x"}) == {
+    assert for_child({"A": "b", "PYTHONPATH": "/x"}) == {
         "A": "b",
         "PYTHONPATH": f"{first}{os.pathsep}/x",
     }
+
+
+def test_a_child_is_no_host_of_others_and_ends_with_its_parent():
+    assert "TF_CONFIG" not in for_child({"TF_CONFIG": "{}"})
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    parent = "import subprocess, sys; from dreamer_bird.utils.processes import bound\n"
+    parent += f"subprocess.run([sys.executable, '-c', bound({child!r})])"
+    line = [sys.executable, "-c", parent]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, env=for_child(os.environ), stdout=pipe, text=True) as process:
+        number = int(process.stdout.readline())
+        process.kill()
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{number}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_code_runs_with_the_package_and_with_what_it_is_given(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Signals, as they reach a process that computes outside Python."""
 
+import os
+import pty
 import signal
 import socket
 import subprocess
@@ -130,6 +132,35 @@ def test_an_interrupt_after_a_termination_stops_at_once(start):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=5)
     assert (process.returncode, out) == (130, "")
+
+
+def test_a_command_that_is_ended_leaves_no_folder(tmp_path):
+    code = f"""
+import tempfile, time
+from dreamer_bird.utils.signals import unwinding
+with unwinding(), tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    line = [sys.executable, "-c", code]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n" and len([*tmp_path.iterdir()]) == 1
+        process.terminate()
+        assert process.wait(20) == 143 and not [*tmp_path.iterdir()]
+
+
+def test_a_process_that_ends_at_once_shows_the_cursor_again():
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-c", SCRIPT.format(grace=8, rounds=50_000_000)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert b"ready" in os.read(ours, 100)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert os.read(ours, 1000).endswith(b"\x1b[?25h")
+    os.close(ours)
 
 
 def test_in_another_thread_it_is_stopped_by_request_and_signals_stay_as_they_are():

@@ -95,6 +95,20 @@ def test_what_no_run_prints_ends_with_its_reader_and_without_a_word():
     assert (process.stderr.read(), process.wait(20)) == (b"", 141)
 
 
+def test_help_whose_reader_has_left_says_nothing():
+    line = start(RUN, "compare", "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    line.stdout.close()
+    assert (line.stderr.read(), line.wait(20)) == (b"", 141)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_what_a_command_printed_and_the_disk_has_not_is_an_error():
+    with open("/dev/full", "w") as full:
+        line = start(RUN, "compare", "baselines", "--json", stdout=full, stderr=subprocess.PIPE)
+        told = line.stderr.read().decode().splitlines()
+    assert (line.wait(20), told[-1]) == (1, "run.py: OSError: [Errno 28] No space left on device")
+
+
 def test_a_run_on_a_lost_terminal_writes_its_logs_and_one_whose_reader_leaves_goes_on(tmp_path):
     logdir = tmp_path / "run"
     log = logdir / "metrics.jsonl"

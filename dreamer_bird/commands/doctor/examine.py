@@ -19,7 +19,6 @@ from dreamer_bird.commands.arguments import Parser, parse_flags
 from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs.rendering import mend
-from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir
@@ -207,10 +206,7 @@ def _training(case: Case) -> Finding:
         return Finding(f"no update: {text}", "if memory is short: --configs cpu", fatal=True)
     case.learner_bytes = probe.training["learner_bytes"]
     case.checkpoint_bytes = probe.training["checkpoint_bytes"]
-    # As far as episodes last until their limit.
-    train = config.train
-    random = max(train.prefill * (config.env.time_limit or EPISODE), train.prefill_steps)
-    trained = config.steps - random
+    trained = config.steps - resources.random_steps(config)
     updates = max(0, trained // config.train.every + 1) * config.train.updates
     seconds = probe.training["step_s"]
     text = f"an update takes {seconds:.3g} s, the run's {updates:,} {_duration(seconds * updates)}"
@@ -256,9 +252,7 @@ def _memory(case: Case) -> Finding:
 def _disk(case: Case) -> Finding:
     logdir = Path(case.config.logdir)
     most = resources.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
-    for path in (*logdir.glob("checkpoints/*.npz"), *logdir.glob("episodes/*.npz")):
-        with suppress(OSError):  # a run that is going on removes some
-            most -= path.stat().st_size
+    most -= resources.written_bytes(logdir)
     folder = nearest_existing(logdir.resolve())
     free = shutil.disk_usage(folder).free
     text = f"{max(0, most) / 1e9:.2f} GB needed at most, {free / 1e9:.2f} GB free in {folder}"

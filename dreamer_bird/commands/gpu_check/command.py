@@ -277,7 +277,8 @@ def play(check: Check, variant: str) -> None:
 
 def _room(gpu: machine.Gpu | None = None) -> int:
     """Return how many trials a GPU and the processor have room for, beside one another."""
-    memory = int(gpu.memory.split()[0]) / 1000 if gpu else 0  # of MiB
+    size = gpu.memory.split()[0] if gpu else ""
+    memory = int(size) / 1000 if size.isdecimal() else 0  # of MiB; a part of a GPU tells none
     return int(max(1, min(machine.cores()[0] // CORES, memory // MEMORY)))
 
 

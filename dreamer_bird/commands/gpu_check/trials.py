@@ -22,7 +22,7 @@ from dreamer_bird.commands.updates import agent_of, random_batch, time_updates
 from dreamer_bird.config import load
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils import seeds
-from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python
+from dreamer_bird.utils.processes import bound, cause_of_end, for_child, run_python
 from dreamer_bird.utils.tensorflow import quietly
 
 LOSS_SCALE = 2.0**8  # with which no gradient of a first update from pixels overflows in float16
@@ -213,8 +213,8 @@ def _stop(line: list[str], logdir: Path, end: float) -> None:
     """Start a run and stop it by SIGTERM; RunError unless it ends as it should, with 143."""
     with tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *line],
-            env=finding_package(os.environ),
+            [sys.executable, "-c", bound(PROGRAM), *line],
+            env=for_child(os.environ),
             stdout=subprocess.DEVNULL,
             stderr=told,
         )

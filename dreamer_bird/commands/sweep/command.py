@@ -1,6 +1,7 @@
 """The command: checks everything, then prints the plan or has the runs trained."""
 
 import argparse
+import os
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -26,7 +27,7 @@ MOST_SEEDS = 10_000
 def main(arguments: list[str]) -> int:
     """Train all runs that are not complete; return 1 if one failed or was stopped."""
     flags, settings = _parse(arguments)
-    logdir = flags.logdir.expanduser()
+    logdir = Path(os.path.expanduser(flags.logdir))  # as of a run: an unknown user stays
     runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
     todo = [run for run in runs if run.state == "waiting"]
     this, board = this_machine(), Board(runs)
@@ -117,7 +118,7 @@ def _gpus(text: str) -> float:
         number = Rule(float).convert(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-    if number > 1 and number != int(number):
+    if (number > 1 and number != int(number)) or 0 < number < 1e-4:  # Ray counts to that
         raise argparse.ArgumentTypeError(f"{text}: must be a part of a GPU, or a whole number")
     return number
 

@@ -5,8 +5,9 @@ import os
 import secrets
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
 
@@ -46,8 +47,10 @@ class Share(NamedTuple):
 def this_machine() -> Machine:
     """Return what this process may use of the machine that it runs on."""
     gpus: list[object] = []
-    with suppress(RunError):  # a driver that fails
+    try:
         gpus = machine.gpus()
+    except RunError as error:
+        warnings.warn(f"runs get no GPU: {error}", stacklevel=2)
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         gpus = gpus[: len([word for word in visible.split(",") if word not in ("", "-1")])]
     return Machine(max(1, int(machine.cores()[1])), len(gpus))
@@ -66,7 +69,7 @@ def share_of(
     able = [each for each in machines if each.gpus >= gpus]
     if cpus is None and able:
         spread = max(1, math.ceil(runs / len(able)))
-        beside = (min(spread, int(each.gpus / gpus)) if gpus else spread for each in able)
+        beside = (min(spread, _on_gpus(each, gpus)) if gpus else spread for each in able)
         cpus = min(max(1, each.cpus // many) for each, many in zip(able, beside, strict=True))
     return Share(cpus or 1, gpus)
 
@@ -76,8 +79,13 @@ def at_once(machines: Sequence[Machine], share: Share) -> int:
     by_cpu = (each.cpus // share.cpus for each in machines)
     if not share.gpus:
         return sum(by_cpu)
-    by_gpu = (int(each.gpus / share.gpus) for each in machines)
+    by_gpu = (_on_gpus(each, share.gpus) for each in machines)
     return sum(map(min, zip(by_cpu, by_gpu, strict=True)))
+
+
+def _on_gpus(each: Machine, gpus: float) -> int:
+    """Return how many runs its GPUs hold; Ray takes a part of one from a single GPU."""
+    return int(each.gpus / gpus) if gpus > 1 else each.gpus * int(1 / gpus)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dreamer_bird.commands.sweep.machines import Share
-from dreamer_bird.utils.processes import cause_of_end, finding_package, run_python
+from dreamer_bird.utils.processes import cause_of_end, for_child, run_python
 
 LONGEST = 300  # characters of a reason
 CUDA_DEVICE = 0x323A  # EGL_CUDA_DEVICE_NV
@@ -62,8 +62,7 @@ def train(command: list[str], folder: str, log: str, share: Share) -> tuple[int,
 
 def environment(base: Mapping[str, str], share: Share) -> dict[str, str]:
     """Return the environment variables of a run: `base`, and those that keep it to its share."""
-    variables = finding_package(base)
-    variables.pop("TF_CONFIG", None)  # it trains alone
+    variables = for_child(base)
     variables["PYTHONUNBUFFERED"] = "1"  # or the last line of the log would not be the error
     for name in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM", "LP_NUM"):
         variables[f"{name}_THREADS"] = str(share.cpus)  # TensorFlow, NumPy, software renderer

@@ -68,7 +68,8 @@ class PlannedRun:
         """
         for path in self.checkpoints:
             with suppress(RunError):
-                return load_header(path)["saved_step"] >= self.config.steps
+                # What `export --run` wrote, or `import`, is no training that came to its end.
+                return load_header(path).get("saved_step", 0) >= self.config.steps
         return False
 
     def read_log(self) -> None:
@@ -111,7 +112,7 @@ def make_plan(
     runs: dict[Path, PlannedRun] = {}
     for seed, task, variant in product(seeds, tasks, variants):
         chosen = {"task": task, "variant": variant, "seed": seed}
-        config = load(values | chosen, presets)
+        config = load(values | chosen | {"logdir": None}, presets)
         folder = Path(config.logdir).relative_to("logdir")  # as a run chooses it by itself
         chosen["logdir"] = str(logdir / folder)
         words = [str(word) for key, value in chosen.items() for word in (f"--{key}", value)]
@@ -151,9 +152,12 @@ def forecast(runs: Sequence[PlannedRun], at_once: int | None) -> Iterator[str]:
         text += f", {each * at_once / 1e9:.2f} GB for {at_once}; {free / 1e9:.1f} GB are free"
     yield f"{text} (`doctor` measures what a run takes besides)"
 
-    saved = [path.stat().st_size for run in runs for path in run.checkpoints]
-    configs, largest = [run.config for run in todo], max(saved, default=0)
+    saved = [0]
+    for path in (path for run in runs for path in run.checkpoints):
+        with suppress(OSError):  # a run that is going on removes some
+            saved.append(path.stat().st_size)
+    configs, largest = [run.config for run in todo], max(saved)
     most = sum(disk_bytes(config, image_bytes(config), largest) for config in configs)
-    besides = "logs and videos" if saved else "checkpoints, logs and videos"
+    besides = "logs and videos" if largest else "checkpoints, logs and videos"
     free = shutil.disk_usage(nearest_existing(todo[0].logdir)).free
     yield f"disk: {most / 1e9:.2f} GB at most besides {besides}; {free / 1e9:.1f} GB are free"

@@ -68,6 +68,7 @@ def _hosts(cluster: dict[str, list[str]], kind: str, index: int) -> Hosts:
     addresses = (*chiefs, *workers)
     valid = isinstance(chiefs, list) and isinstance(workers, list) and len(chiefs) <= 1
     valid = valid and all(_ADDRESS.fullmatch(each) for each in addresses)
+    valid = valid and all(int(each.rpartition(":")[2]) < 2**16 for each in addresses)
     unique = len(set(addresses)) == len(addresses) and cluster.keys() <= {"chief", "worker"}
     if not (valid and unique and 0 <= index < len(cluster[kind])):
         raise ValueError
