@@ -19,9 +19,12 @@ run: rendering ## train BIRD on dmc_cartpole_swingup; more flags in ARGS="--seed
 demo: rendering ## play a policy that learned cartpole swingup from pixels: returns, and demo.gif
 	"$(PYTHON)" run.py evaluate --logdir examples/bird-cartpole_swingup --episodes 3 --video demo.gif
 
+STUDY = "$(PYTHON)" run.py sweep --variants dreamer,bird,soft_bird --seeds 0..4 \
+	--configs cpu --steps 100000 --cpus-per-run 1 --logdir logdir/study
+
 study: rendering ## compare three variants, five seeds each: tables, figures, a page; resumes (docs/paper.md)
-	"$(PYTHON)" run.py sweep --variants dreamer,bird,soft_bird --tasks dmc_cartpole_swingup --seeds 0..4 \
-	  --configs cpu --env.action_repeat 8 --steps 100000 --cpus-per-run 1 --logdir logdir/study $(ARGS)
+	$(STUDY) --tasks dmc_cartpole_swingup --env.action_repeat 8 $(ARGS)
+	$(STUDY) --tasks dmc_cheetah_run $(ARGS)
 	"$(PYTHON)" run.py compare logdir/study --against dreamer
 	"$(PYTHON)" run.py plot logdir/study --outdir logdir/study/figures
 	"$(PYTHON)" run.py report logdir/study --out logdir/study/page

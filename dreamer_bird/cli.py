@@ -18,7 +18,6 @@ from dreamer_bird.errors import ConfigError, RunError, nearest
 from dreamer_bird.training.distributed.hosts import check_split, read_hosts
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.training.writers import check_loggers
-from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.streams import surviving_streams
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -77,8 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _train(arguments)
     if "" in arguments or any(word.startswith("--") and word[-1] == "=" for word in arguments):
         raise ConfigError("an argument is empty: is a variable of the shell not set?")
-    with unwinding():
-        status = import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
+    status = import_module(f"dreamer_bird.commands.{COMMANDS[name][0]}").main(arguments)
     sys.stdout.flush()
     if sys.stdout.lost:  # a run can do without what it prints, a command cannot
         raise sys.stdout.lost

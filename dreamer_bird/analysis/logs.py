@@ -149,7 +149,7 @@ def _read(path: Path, returns: tuple[str, ...]) -> list[Log]:
 def _find(root: Path) -> Iterator[list[Path]]:
     """Yield the files of each run below a folder, and the tables of several runs."""
     of_runs = set()  # folders, below which event files hold the same once more
-    seen = {root.resolve()}  # so that links which lead back end
+    seen = {root.resolve()}  # no folder twice: a link may lead back
     for name, folders, names in os.walk(root, followlinks=True):
         folder = Path(name)
         real = {each: (folder / each).resolve() for each in sorted(folders)}

@@ -71,18 +71,20 @@ def names_of(path: Sequence[str], depth: int, stem: str = "") -> dict[str, str]:
 
     They are in any order: `task/method/seed`, `method/task/seed`, `task123/x`, and Hydra's
     `task=...,variant=...,seed=...`. A name that is a task gives it, else one that holds a task; of
-    several one of the suite, else the nearest to the file. A name that is a number, or ends in one
-    behind a separator, gives the seed. The method is what is left of the name that holds the task
-    and of those below it; if nothing is, the name above it. Without a task, the names from `depth`
-    on are the method. Times at which runs began are no part of it. The task may be UNKNOWN, the
-    seed is "0" without one.
+    several one of the suite, else a registered one, else the nearest to the file. A name that is a
+    number, or ends in one behind a separator, gives the seed. The method is what is left of the
+    name that holds the task and of those below it; if nothing is, the name above it. Without a
+    task, the names from `depth` on are the method. Times at which runs began are no part of it. The
+    task may be UNKNOWN, the seed is "0" without one.
     """
     pairs = [_split(name) for name in filter(None, (*path, stem))]
     names, told = [plain for plain, _ in pairs], {}
     for index, (_, found) in enumerate(pairs):
         told |= found | ({"at": index} if "task" in found else {})
-    matches = {  # by name: a whole one before a part of one, then by the order of patterns
-        index: (match[0] == name, order, index, match)
+    # By name: one that is a task, but for a seed, before one that holds one; then by pattern. The
+    # first of these fits any name behind a family, so that a whole one tells nothing.
+    matches = {
+        index: (order > 0 and match[0] == _without_seed(name)[0], order, index, match)
         for order, pattern in enumerate(_TASKS)
         for index, name in enumerate(names)
         if (match := pattern.search(name))

@@ -242,7 +242,7 @@ def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) ->
                 warnings.warn(f"{row.name} on {task.name}: {what}: not counted there", stacklevel=3)
     left_out = [task.name for task in tasks if task.name not in scores]
     told = reliability.summarise(scores, against)
-    lacking = [name for name in scores if told["tasks"] and name not in told["tasks"]]
+    lacking = [name for name in scores if name not in told["tasks"]]
     return told | {"left_out": left_out, "lacking": lacking}
 
 

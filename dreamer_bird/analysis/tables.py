@@ -173,7 +173,7 @@ def _across(across: dict) -> Iterator[Part]:
             for row in across["improvement"]
         ]
         yield Part("table", heading, ["a run of", "beats one of", "with probability"], rows, 2)
-    if lacking := ", ".join(across["lacking"]):
+    if across["tasks"] and (lacking := ", ".join(across["lacking"])):
         yield Part("note", f"left out: {lacking}: not every method has a return there")
     if others := ", ".join(across["left_out"]):
         why = "returns of the DeepMind Control Suite alone are out of 1000"

@@ -25,6 +25,7 @@ from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.machine import peak_rss
 from dreamer_bird.utils.processes import run_python
+from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.tensorflow import first_device, quietly, use_threads, uses_onednn
 
 PROGRAM = "import sys; from dreamer_bird.cli import main; sys.exit(main())"
@@ -138,7 +139,7 @@ def run_figures(config: Config, logged: Sequence[Mapping[str, float]]) -> dict[s
 
 def _run(flags: dict[str, object]) -> list[dict[str, float]]:
     """Return the logged lines of the update blocks of a run that leaves nothing behind."""
-    with tempfile.TemporaryDirectory() as folder:
+    with unwinding(), tempfile.TemporaryDirectory() as folder:
         flags = flags | {"logdir": f"{folder}/run"}
         words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
         done = run_python(PROGRAM, *words)

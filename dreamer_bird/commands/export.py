@@ -14,6 +14,7 @@ from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
 from dreamer_bird.utils import seeds
+from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.tensorflow import quietly
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
     # Whole or not at all, as everything that is written.
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
+    with unwinding(), tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
         written = Path(folder, "written")
         told = (save_run if flags.run else save_checked)(snapshot, written, flags.out)
         written.rename(flags.out)

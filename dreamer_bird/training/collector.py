@@ -106,7 +106,7 @@ class Collector:
             except RunError as error:
                 self.restore([bad_actions, nonfinite, self._attempt])
                 self._check()  # a signal to the process group may have killed the worker: then stop
-                # A new worker may refuse what one that has stepped is asked to try again.
+                # The same fault is a ConfigError in a new worker, an EnvError once it has stepped.
                 if not isinstance(error, WorkerError | ConfigError):
                     raise
                 if isinstance(error, FilmError):  # it warned, and films no more

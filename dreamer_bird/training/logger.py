@@ -18,6 +18,7 @@ from dreamer_bird.envs.checks import named
 from dreamer_bird.training.video import FRAMES_PER_SECOND, encode_gif
 from dreamer_bird.training.writers import ENDING, STOPPING, Writer
 from dreamer_bird.utils.files import replacing, set_aside, write_errors
+from dreamer_bird.utils.signals import Stopped
 
 
 class Logger:
@@ -55,7 +56,7 @@ class Logger:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.close(STOPPING if error else ENDING)
+        self.close(STOPPING if error and issubclass(error, Stopped) else ENDING)
 
     def sync(self) -> int:
         """Write all through to the disk, and return the bytes of metrics.jsonl."""

@@ -1,5 +1,6 @@
 """What a run is, and the memory and disk that it needs at most, from its settings."""
 
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -39,9 +40,14 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
 
 
 def random_steps(config: Config) -> int:
-    """Return the environment steps of random actions before the first update, at least."""
-    limit = 0 if may_terminate(config.task) else config.env.time_limit or EPISODE
-    return max(config.train.prefill * limit, config.train.prefill_steps)
+    """Return the environment steps of random actions before the first update.
+
+    At least so many, where episodes may end early.
+    """
+    train, limit = config.train, config.env.time_limit or EPISODE
+    if may_terminate(config.task):
+        return train.prefill_steps
+    return limit * max(train.prefill, math.ceil(train.prefill_steps / limit))
 
 
 def written_bytes(logdir: Path) -> int:
@@ -63,7 +69,8 @@ def introduction(
     onednn = "with" if uses_onednn() else "without"
     yield f"{config.variant} on {config.task}, seed {config.seed}"
     yield f"{config.precision}, {onednn} oneDNN on a CPU"
-    if config.steps < (random := random_steps(config)):
+    last = 1 if may_terminate(config.task) else config.env.time_limit or EPISODE
+    if config.steps <= (random := random_steps(config)) - last:  # that episode may go beyond
         message = f"nothing will be learned: the first {random:,} steps are random actions"
         warnings.warn(message, stacklevel=2)
     yield f"logdir {logdir}"

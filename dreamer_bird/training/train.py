@@ -98,7 +98,8 @@ class Run(ResumableRun):
     @property
     def updates_due(self) -> bool:
         """Whether a block of updates is missing, or the rest of one."""
-        if self.prefilling or not self._can_draw:  # episodes may have been lost
+        # Where episodes were lost others are played first, unless the run is at its end.
+        if self.prefilling or not (self._can_draw or self.finished):
             return False
         blocks = (self.step - self.prefilled) // self.config.train.every + 1
         return self.updates < blocks * self.config.train.updates

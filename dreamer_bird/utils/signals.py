@@ -28,7 +28,7 @@ class Stopped(RunError):
 def unwinding() -> Iterator[None]:
     """Leave by SystemExit at SIGTERM, so that no folder stays that was being written.
 
-    Where the program that calls has a handler of its own, or in another thread, that is its matter.
+    A handler of the caller's own stays, and in another thread than the main one nothing changes.
     """
     own = threading.current_thread() is threading.main_thread()
     if not own or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -99,7 +99,7 @@ def _end_unsaved(grace: float, status: int) -> None:
 
 def _exit(status: int) -> NoReturn:
     with suppress(OSError, ValueError):
-        if sys.stdout.isatty():  # whose cursor a line that stays in place hides
+        if sys.stdout.isatty():  # the progress line hides its cursor
             os.write(sys.stdout.fileno(), b"\x1b[?25h")
     os._exit(status)
 

@@ -20,7 +20,7 @@ class Outlet:
     def __init__(self, stream: TextIO, for_reader: bool = False):
         """Take the stream; with `for_reader` what prints to a pipe ends when its reader does."""
         self._stream, self._for_reader = stream, for_reader
-        self.lost: OSError | None = None  # for which what was printed is not on the disk
+        self.lost: OSError | None = None  # a full disk, which has not taken all that was printed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

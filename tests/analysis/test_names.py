@@ -56,6 +56,11 @@ def test_a_task_has_one_name(task, spellings):
         ("walker_walk_study/Pendulum-v1/ppo/3", ("gym_Pendulum-v1", "ppo", "3")),
         ("walker_walk/Dreamer-v3/0", ("dmc_walker_walk", "Dreamer-v3", "0")),
         ("walker_walk/x/cup_catch/1", ("dmc_cup_catch", "x", "1")),
+        ("dmc_study/bird_walker_walk/1", ("dmc_walker_walk", "bird", "1")),
+        ("gym_runs/walker_walk-dreamer/0", ("dmc_walker_walk", "dreamer", "0")),
+        ("dmc_vision/walker_walk-1", ("dmc_walker_walk", "dmc_vision", "1")),
+        ("Dreamer-v3/walker_walk_s1", ("dmc_walker_walk", "Dreamer-v3", "1")),
+        ("dmc_ablation/Hopper-v4_sac/0", ("gym_Hopper-v4", "sac", "0")),
     ],
 )
 def test_a_path_tells_task_method_and_seed(path, names):

@@ -86,8 +86,11 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
         (["--cpus", "2"], "unknown flag --cpus: did you mean --cpus-per-run"),
         (["--cpus-per-run", "9999"], "--cpus-per-run 9999: this machine has "),
         (["--gpus-per-run", "99"], "--gpus-per-run 99: this machine has "),
-        (["--gpus-per-run", "1.5"], "--gpus-per-run 1.5: must be a part of a GPU, or a whole"),
-        (["--gpus-per-run", "1e-5"], "--gpus-per-run 1e-5: must be a part of a GPU, or a whole"),
+        (
+            ["--gpus-per-run", "1.5"],
+            "--gpus-per-run 1.5: must be a part of a GPU, 0.0001 at least, or",
+        ),
+        (["--gpus-per-run", "1e-5"], "--gpus-per-run 1e-5: must be a part of a GPU, 0.0001"),
         (["--model.lr", "0"], "--model.lr 0: must be a number above 0"),
         (["--address", "here"], "--address here: must be HOST:PORT or auto"),
         (["--logdir", str(RUN)], "run.py is not a folder"),

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from dreamer_bird.errors import RunError
 from dreamer_bird.training.logger import Logger
 from dreamer_bird.training.writers import TensorBoard
 from dreamer_bird.utils.signals import GRACE, Stopped
@@ -154,9 +155,10 @@ def test_writers_have_less_time_where_a_run_is_told_to_stop(tmp_path):
     writer = SimpleNamespace(name="slow", close=given.append)
     with Logger(tmp_path, steps=1000, resumed_at=0, size=None, writers=[writer]):
         pass
-    with (
-        pytest.raises(Stopped),
-        Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=[writer]),
-    ):
-        raise Stopped(15)
-    assert given == [20, 2] and given[1] < GRACE
+    for error in (RunError("training diverged"), Stopped(15)):
+        with (
+            pytest.raises(type(error)),
+            Logger(tmp_path, steps=1000, resumed_at=0, size=0, writers=[writer]),
+        ):
+            raise error
+    assert given == [20, 20, 2] and given[2] < GRACE

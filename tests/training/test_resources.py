@@ -67,10 +67,12 @@ def test_a_disk_that_may_be_full_before_the_end_is_told(
     ("flags", "random"),
     [
         ({"steps": 5000}, None),
-        ({"steps": 4999}, "5,000"),
+        ({"steps": 4001}, None),
+        ({"steps": 4000}, "5,000"),
         ({"steps": 8000, "train__prefill": 9}, "9,000"),
-        ({"steps": 9000, "train__prefill": 9}, None),
+        ({"steps": 8001, "train__prefill": 9}, None),
         ({"steps": 5000, "train__prefill": 99, "task": "gym_CartPole-v1"}, None),
+        ({"steps": 4999, "task": "gym_CartPole-v1"}, "5,000"),
     ],
 )
 def test_a_run_of_random_actions_alone_is_told(tmp_path, recwarn, flags, random):

@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from sweeping import assert_gone
 
 from dreamer_bird.utils.processes import cause_of_end, for_child, run_python, signal_behind
 
@@ -21,6 +20,7 @@ def test_the_package_comes_before_other_places(tmp_path):
     }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the signal of Linux")
 def test_a_child_is_no_host_of_others_and_ends_with_its_parent():
     assert "TF_CONFIG" not in for_child({"TF_CONFIG": "{}"})
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
@@ -31,10 +31,7 @@ def test_a_child_is_no_host_of_others_and_ends_with_its_parent():
     with subprocess.Popen(line, env=for_child(os.environ), stdout=pipe, text=True) as process:
         number = int(process.stdout.readline())
         process.kill()
-        deadline = time.monotonic() + 20
-        while Path(f"/proc/{number}").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert_gone([number], 20)
 
 
 def test_code_runs_with_the_package_and_with_what_it_is_given(tmp_path, monkeypatch):

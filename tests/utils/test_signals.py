@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,13 +155,18 @@ def test_a_process_that_ends_at_once_shows_the_cursor_again():
     line = [sys.executable, "-c", SCRIPT.format(grace=8, rounds=50_000_000)]
     process = subprocess.Popen(line, cwd=ROOT, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    assert b"ready" in os.read(ours, 100)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert os.read(ours, 1000).endswith(b"\x1b[?25h")
-    os.close(ours)
+    said = b""
+    try:
+        with open(ours, "rb", buffering=0) as terminal, suppress(OSError):  # its end is an error
+            while more := terminal.read(1000):
+                said += more
+                if said.endswith(b"ready\r\n"):
+                    process.send_signal(signal.SIGTERM)
+                if said.endswith(b"at once\r\n"):
+                    process.send_signal(signal.SIGINT)
+        assert (process.wait(20), said[-6:]) == (130, b"\x1b[?25h")
+    finally:
+        process.kill()
 
 
 def test_in_another_thread_it_is_stopped_by_request_and_signals_stay_as_they_are():

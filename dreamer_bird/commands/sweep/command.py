@@ -119,7 +119,8 @@ def _gpus(text: str) -> float:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
     if (number > 1 and number != int(number)) or 0 < number < 1e-4:  # Ray counts to that
-        raise argparse.ArgumentTypeError(f"{text}: must be a part of a GPU, or a whole number")
+        what = "must be a part of a GPU, 0.0001 at least, or a whole number"
+        raise argparse.ArgumentTypeError(f"{text}: {what}")
     return number
 
 

@@ -50,7 +50,7 @@ def this_machine() -> Machine:
     try:
         gpus = machine.gpus()
     except RunError as error:
-        warnings.warn(f"runs get no GPU: {error}", stacklevel=2)
+        warnings.warn(f"no GPU of this machine is used: {error}", stacklevel=2)
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         gpus = gpus[: len([word for word in visible.split(",") if word not in ("", "-1")])]
     return Machine(max(1, int(machine.cores()[1])), len(gpus))
