@@ -139,7 +139,7 @@ def test_all_python_is_run_here():
 
 def test_the_loop_of_the_readme_acts(tiny_run, tmp_path):
     (block,) = python_blocks(ROOT / "README.md")
-    logdir = tmp_path / "logdir" / "dmc_walker_walk" / "bird" / "0"
+    logdir = tmp_path / "logdir" / "dmc_cheetah_run" / "bird" / "0"
     assert f'"{logdir.relative_to(tmp_path)}"' in block
     logdir.parent.mkdir(parents=True)
     logdir.symlink_to(tiny_run)
