@@ -65,7 +65,7 @@ def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
     With `baselines` the published scores and curves are drawn behind returns.
     """
     tasks = sorted(table["task"].unique())
-    columns = min(4, math.ceil(len(tasks) ** 0.5))
+    columns = len(tasks) if len(tasks) <= 3 else min(4, math.ceil(len(tasks) ** 0.5))
     rows = -(-len(tasks) // columns)
     width = _WIDTHS[columns]
     figure = Figure(layout="constrained")

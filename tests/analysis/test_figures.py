@@ -86,7 +86,7 @@ def test_published_returns_are_left_out_where_they_do_not_belong(key, baselines)
     assert panel.get_ylabel() == ("model error" if key else "return")
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 20])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 20])
 def test_a_panel_for_each_task_within_the_width_of_a_page_and_nothing_overlaps(count):
     logs = [log("bird", 0, 1, task=f"dmc_task_{number:02}") for number in range(count)]
     figure = draw(bands(logs, None, "std"), None, baselines=True)
