@@ -40,14 +40,13 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
 
 
 def random_steps(config: Config) -> int:
-    """Return the environment steps of random actions before the first update.
+    """Return the environment steps of random actions before the first update, at least."""
+    train, least = config.train, _least_of_an_episode(config)
+    return least * max(train.prefill, math.ceil(train.prefill_steps / least))
 
-    At least so many, where episodes may end early.
-    """
-    train, limit = config.train, config.env.time_limit or EPISODE
-    if may_terminate(config.task):
-        return train.prefill_steps
-    return limit * max(train.prefill, math.ceil(train.prefill_steps / limit))
+
+def _least_of_an_episode(config: Config) -> int:
+    return 1 if may_terminate(config.task) else config.env.time_limit or EPISODE
 
 
 def written_bytes(logdir: Path) -> int:
@@ -69,8 +68,8 @@ def introduction(
     onednn = "with" if uses_onednn() else "without"
     yield f"{config.variant} on {config.task}, seed {config.seed}"
     yield f"{config.precision}, {onednn} oneDNN on a CPU"
-    last = 1 if may_terminate(config.task) else config.env.time_limit or EPISODE
-    if config.steps <= (random := random_steps(config)) - last:  # that episode may go beyond
+    random = random_steps(config)
+    if config.steps <= random - _least_of_an_episode(config):  # the last one may go beyond
         message = f"nothing will be learned: the first {random:,} steps are random actions"
         warnings.warn(message, stacklevel=2)
     yield f"logdir {logdir}"
