@@ -1,7 +1,7 @@
 """The agent: acts with `policy`, learns with `train_step`."""
 
 import warnings
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -58,15 +58,14 @@ class Agent(tf.Module):
             if learns
         }
         self._actor_waits = 1  # updates until the counter is read again; 0 once the actor learns
-        self.compiled = resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
-        self._train_step = self._traced_update()
+        self.compiled = learns and resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
+        self._trace()
 
     def initial(self, batch_size: int) -> PolicyState:
         """Return the policy's state before the first step of an episode, `[B, ...]`."""
         action = tf.zeros([batch_size, self._spec.actions])
         return self.world_model.rssm.initial(batch_size), action
 
-    @tf.function(autograph=False)
     def policy(
         self, obs: dict[str, tf.Tensor], state: PolicyState, seed: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, PolicyState]:
@@ -101,7 +100,7 @@ class Agent(tf.Module):
     ) -> tuple[np.ndarray, PolicyState]:
         """Do what `policy` does, from and to arrays; episodes begin where there is no state."""
         state = self.initial(len(next(iter(obs.values())))) if state is None else state
-        action, state = self.policy(obs, state, seed, training)
+        action, state = self._policy(obs, state, seed, training)
         return action.numpy(), state
 
     def begin_anew(self, state: PolicyState, where: np.ndarray) -> PolicyState:
@@ -136,7 +135,7 @@ class Agent(tf.Module):
             told = f"XLA cannot compile updates here ({error.message.splitlines()[0]})"
             warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
         self.compiled = False
-        self._train_step = self._traced_update()
+        self._trace()
         return self._train_step(*arguments)
 
     @property
@@ -144,9 +143,11 @@ class Agent(tf.Module):
         """How often an update was traced, and compiled if it is `compiled`: at most twice."""
         return self._train_step.experimental_get_tracing_count()
 
-    def _traced_update(self) -> Callable[[Batch, tf.Tensor, bool], Metrics]:
+    def _trace(self) -> None:
+        """Have policy and updates traced when first called, and compiled by XLA if `compiled`."""
         # No Python control flow depends on tensors; tracing without autograph takes half the time.
-        return tf.function(self._shared_update, autograph=False, jit_compile=self.compiled)
+        traced = partial(tf.function, autograph=False, jit_compile=self.compiled)
+        self._policy, self._train_step = traced(self.policy), traced(self._shared_update)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
         if self.compiled:  # fixes the order of its arguments, by which XLA's cache knows it again

@@ -81,7 +81,7 @@ def save(agent: "Agent", snapshot: Snapshot, folder: Path) -> None:
     exported.initial = tf.function(agent.initial, input_signature=[batch_size])
 
     def act(obs: dict, state: tuple, seed: tf.Tensor) -> tuple:
-        return agent.policy.python_function(obs, state, seed, False)
+        return agent.policy(obs, state, seed, False)
 
     obs = {
         key: tf.TensorSpec([None, *shape], tf.uint8 if key == "image" else tf.float32, key)

@@ -10,6 +10,14 @@ from dreamer_bird.utils.machine import cores
 # Floating-point operations of an update, above the small presets' and below Dreamer's.
 SMALL_UPDATE = 100e9
 
+# XLA's flags. On a GPU it joins convolution, bias and activation into one call, for which cuDNN has
+# no float32 kernel without TF32: what it then compiles fails. And it tries many products of
+# Triton's for each of cuBLAS's, which takes longer than all else and made no update faster.
+XLA = {
+    "xla_disable_hlo_passes": "cudnn-fused-convolution-rewriter",
+    "xla_gpu_enable_triton_gemm": "false",
+}
+
 
 @contextmanager
 def quietly() -> Iterator[None]:
@@ -23,12 +31,9 @@ def quietly() -> Iterator[None]:
     # TensorFlow imports a Keras, used here or not: let it be the one that Probability imports too.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # XLA joins convolution, bias and activation into one call, for which cuDNN has no float32
-    # kernel without TF32: what it then compiles fails.
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_disable_hlo_passes" not in flags:
-        passes = "--xla_disable_hlo_passes=cudnn-fused-convolution-rewriter"
-        os.environ["XLA_FLAGS"] = f"{flags} {passes}".strip()
+    missing = [f"--{name}={value}" for name, value in XLA.items() if name not in flags]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [flags, *missing]))
     # Not all of a GPU's memory at once: environments render there too.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     stderr = os.dup(2)

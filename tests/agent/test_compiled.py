@@ -74,6 +74,27 @@ def test_a_compiled_update_in_float16_skips_what_overflows_and_goes_on(
     assert all((changed[name] != after[name]).any() for name in model if name.endswith("kernel"))
 
 
+@pytest.mark.parametrize("variant", ["bird", "planet"])
+def test_a_compiled_policy_acts_as_a_plain_one(make_agent, seed, variant):
+    plan = {f"planner__{key}": 4 for key in ("horizon", "candidates", "elites")}
+    flags = {**SMALL, **plan, "variant": variant}
+    obs = {"state": np.ones((2, 3), np.float32)}
+    plain, compiled = (make_agent(STATE, **flags, xla=xla) for xla in ("false", "true"))
+    for training in (True, False):
+        acts = [agent.act(obs, None, seed, training)[0] for agent in (plain, compiled)]
+        np.testing.assert_allclose(*acts, rtol=1e-4, atol=1e-5)
+    arguments = obs, compiled.initial(2), seed, True
+    assert compiled._policy.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    with pytest.raises(ValueError, match="jit_compile=True"):
+        plain._policy.experimental_get_compiler_ir(*arguments)
+
+
+def test_what_only_acts_is_not_compiled(make_agent):
+    # Acting for some episodes pays for no compilation.
+    config = make_agent(STATE, **SMALL, xla="true")._config
+    assert not agent_module.Agent(config, STATE, learns=False).compiled
+
+
 @pytest.mark.parametrize("made", [False, True])
 def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
     make_agent, state_batch, seed, monkeypatch, made
@@ -82,10 +103,14 @@ def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
         raise tf.errors.InternalError(None, None, "libdevice not found\nand more")
 
     monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
-    function = agent_module.Agent._traced_update
-    broken = lambda self: fails if self.compiled else function(self)  # noqa: E731
+    trace = agent_module.Agent._trace
+
+    def broken(self):
+        trace(self)
+        self._train_step = fails if self.compiled else self._train_step
+
     fails.experimental_get_tracing_count = lambda: int(made)
-    monkeypatch.setattr(agent_module.Agent, "_traced_update", broken)
+    monkeypatch.setattr(agent_module.Agent, "_trace", broken)
     flags = {**SMALL, "variant": "dreamer"}
     if made:  # an update that was compiled before: this failure is another one's business
         with pytest.raises(tf.errors.InternalError):

@@ -17,11 +17,6 @@ def images():
     return {"image": tf.cast(pixels, tf.uint8)}
 
 
-def act(agent, images, state, seed, training):
-    """Call `policy` eagerly; one test traces it."""
-    return agent.policy.python_function(images, state, seed, training)
-
-
 def test_initial_policy_state_is_zero(agent):
     latent, action = agent.initial(3)
     assert action.shape == (3, ACTIONS)
@@ -30,8 +25,8 @@ def test_initial_policy_state_is_zero(agent):
 
 
 def test_evaluation_acts_with_the_mode(agent, images, seed):
-    action, (latent, carried) = act(agent, images, agent.initial(16), seed, False)
-    again, _ = act(agent, images, agent.initial(16), seed, False)
+    action, (latent, carried) = agent.policy(images, agent.initial(16), seed, False)
+    again, _ = agent.policy(images, agent.initial(16), seed, False)
     np.testing.assert_array_equal(action, again)
     np.testing.assert_array_equal(action, carried)
     # The mode at the latent state itself: no exploration noise on top.
@@ -42,7 +37,7 @@ def test_evaluation_acts_with_the_mode(agent, images, seed):
 
 
 def test_training_samples_and_explores(agent, images, seed):
-    action, (latent, carried) = act(agent, images, agent.initial(16), seed, True)
+    action, (latent, carried) = agent.policy(images, agent.initial(16), seed, True)
     np.testing.assert_array_equal(action, carried)
     dist = agent.actor_critic.actor(agent.world_model.rssm.get_feat(latent))
     noise = action - dist.sample(tf.random.split(seed, 3)[1])
@@ -51,7 +46,7 @@ def test_training_samples_and_explores(agent, images, seed):
     assert np.abs(action).max() == 1
     # What is not clipped is N(0, 0.3).
     assert 0.05 < noise.numpy()[inside].std() < 0.5
-    other, _ = act(agent, images, agent.initial(16), seed + 1, True)
+    other, _ = agent.policy(images, agent.initial(16), seed + 1, True)
     assert (action.numpy() != other.numpy()).any(-1).all()
 
 
@@ -59,15 +54,15 @@ def test_exploration_noise_has_its_standard_deviation(make_agent, seed):
     agent = make_agent(train__expl_amount=0.05, actor__init_std=0.01)
     images = {"image": tf.zeros([2000, 64, 64, 3], tf.uint8)}
     agent.world_model.embed = lambda obs: tf.zeros([2000, 128])  # the noise needs no images
-    action, (latent, _) = act(agent, images, agent.initial(2000), seed, True)
+    action, (latent, _) = agent.policy(images, agent.initial(2000), seed, True)
     dist = agent.actor_critic.actor(agent.world_model.rssm.get_feat(latent))
     noise = (action - dist.sample(tf.random.split(seed, 3)[1])).numpy()
     assert stats.kstest(noise.ravel() / 0.05, "norm").pvalue > 0.01
 
 
 def test_the_state_carries_latent_and_action(agent, images, seed):
-    _, (latent, action) = act(agent, images, agent.initial(16), seed, True)
-    _, (after, _) = act(agent, images, (latent, action), seed, True)
+    _, (latent, action) = agent.policy(images, agent.initial(16), seed, True)
+    _, (after, _) = agent.policy(images, (latent, action), seed, True)
     rssm, embed = agent.world_model.rssm, agent.world_model.embed(preprocess(images))
     expected, _ = rssm.obs_step(latent, action, embed, seed)
     for key in ("deter", "mean", "std"):
@@ -78,11 +73,11 @@ def test_traced_policy_equals_eager(agent, images, seed):
     """Also after calls with another mode and another number of environments."""
     for training, count in ((True, 16), (False, 16), (True, 1), (False, 3)):
         arguments = ({"image": images["image"][:count]}, agent.initial(count), seed, training)
-        traced, eager = agent.policy(*arguments), act(agent, *arguments)
+        traced, eager = agent._policy(*arguments), agent.policy(*arguments)
         np.testing.assert_allclose(traced[0], eager[0], atol=1e-4)
         np.testing.assert_allclose(traced[1][0]["deter"], eager[1][0]["deter"], atol=1e-5)
 
 
 def test_policy_is_called_as_documented(agent):
-    names = list(inspect.signature(agent.policy.python_function).parameters)
+    names = list(inspect.signature(agent.policy).parameters)
     assert names[-4:] == ["obs", "state", "seed", "training"]

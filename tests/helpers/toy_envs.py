@@ -74,7 +74,7 @@ class Noise(gymnasium.Env):
 
 def nan_actions(agent, at):
     """Make the policy return an action and a state that are not numbers at its n-th calls."""
-    policy, calls = agent.policy, []
+    policy, calls = agent._policy, []
 
     def act(image, state, seed, training):
         calls.append(np.isfinite(state[1]).all())
@@ -83,7 +83,7 @@ def nan_actions(agent, at):
             return action, state
         return action * np.nan, (state[0], state[1] * np.nan)
 
-    agent.policy = act
+    agent._policy = act
     return calls
 
 

@@ -92,6 +92,7 @@ def test_a_command_in_a_program_that_has_computed_keeps_the_threads_and_chooses_
 
 
 PASSES = "--xla_disable_hlo_passes=cudnn-fused-convolution-rewriter"
+TRITON = "--xla_gpu_enable_triton_gemm=false"
 
 
 @pytest.mark.parametrize(
@@ -99,9 +100,14 @@ PASSES = "--xla_disable_hlo_passes=cudnn-fused-convolution-rewriter"
     [
         ("TF_FORCE_GPU_ALLOW_GROWTH", None, "true"),
         ("TF_FORCE_GPU_ALLOW_GROWTH", "0", "0"),
-        ("XLA_FLAGS", None, PASSES),
-        ("XLA_FLAGS", "--xla_dump_to=a", f"--xla_dump_to=a {PASSES}"),
-        ("XLA_FLAGS", "--xla_disable_hlo_passes=", "--xla_disable_hlo_passes="),
+        ("XLA_FLAGS", None, f"{PASSES} {TRITON}"),
+        ("XLA_FLAGS", "--xla_dump_to=a", f"--xla_dump_to=a {PASSES} {TRITON}"),
+        ("XLA_FLAGS", "--xla_disable_hlo_passes=", f"--xla_disable_hlo_passes= {TRITON}"),
+        (
+            "XLA_FLAGS",
+            "--xla_gpu_enable_triton_gemm=true",
+            f"--xla_gpu_enable_triton_gemm=true {PASSES}",
+        ),
     ],
 )
 def test_a_gpu_is_used_as_training_wants_unless_the_user_says_how(name, setting, told):

@@ -124,8 +124,9 @@ def examine(check: Check, seen: Mapping) -> None:
     if len(modes) == 2:
         check.add("step", "TF32, bfloat16", "SKIP", "need compute capability 8.0")
     try_updates(check, modes, "false")
-    for variant in seen["variants"]:
-        play(check, variant)
+    first, *others = seen["variants"]
+    play(check, first)  # alone, as a run's hours are computed from it
+    check.beside([partial(play, check, variant) for variant in others])
     if len(seen["gpus"]) > 1:
         compare(
             check, "devices", "two as one", FEW, [["GPU:0"], PLAIN], [["GPU:0", "GPU:1"], PLAIN]
