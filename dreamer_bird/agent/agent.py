@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -100,7 +101,7 @@ class Agent(tf.Module):
     ) -> tuple[np.ndarray, PolicyState]:
         """Do what `policy` does, from and to arrays; episodes begin where there is no state."""
         state = self.initial(len(next(iter(obs.values())))) if state is None else state
-        action, state = self._policy(obs, state, seed, training)
+        action, state = self._call("policy", obs, state, seed, training)
         return action.numpy(), state
 
     def begin_anew(self, state: PolicyState, where: np.ndarray) -> PolicyState:
@@ -125,29 +126,32 @@ class Agent(tf.Module):
             if not self._actor_waits:  # only now, as reading the counter waits for the device
                 made = int(self.optimizers["value"].count.numpy())
                 self._actor_waits = max(0, self._config.actor.learning_starts - made)
-        arguments = batch, seed, not self._actor_waits
-        may_give_up_xla = self.compiled and not self.traces and self._config.xla == "auto"
-        try:
-            return self._train_step(*arguments)
-        except tf.errors.OpError as error:
-            if not may_give_up_xla:
-                raise
-            told = f"XLA cannot compile updates here ({error.message.splitlines()[0]})"
-            warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
-        self.compiled = False
-        self._trace()
-        return self._train_step(*arguments)
+        return self._call("update", batch, seed, not self._actor_waits)
 
     @property
     def traces(self) -> int:
         """How often an update was traced, and compiled if it is `compiled`: at most twice."""
-        return self._train_step.experimental_get_tracing_count()
+        return self._traced["update"].experimental_get_tracing_count()
 
     def _trace(self) -> None:
         """Have policy and updates traced when first called, and compiled by XLA if `compiled`."""
         # No Python control flow depends on tensors; tracing without autograph takes half the time.
-        traced = partial(tf.function, autograph=False, jit_compile=self.compiled)
-        self._policy, self._train_step = traced(self.policy), traced(self._shared_update)
+        trace = partial(tf.function, autograph=False, jit_compile=self.compiled)
+        self._traced = {"policy": trace(self.policy), "update": trace(self._shared_update)}
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        """Call what was traced; where `xla` is auto and XLA cannot compile it, go on without."""
+        first = not self._traced[name].experimental_get_tracing_count()
+        try:
+            return self._traced[name](*arguments)
+        except tf.errors.OpError as error:
+            if not (first and self.compiled and self._config.xla == "auto"):
+                raise
+            told = f"XLA cannot compile here ({error.message.splitlines()[0]})"
+            warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
+        self.compiled = False
+        self._trace()
+        return self._traced[name](*arguments)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
         if self.compiled:  # fixes the order of its arguments, by which XLA's cache knows it again

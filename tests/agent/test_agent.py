@@ -104,7 +104,7 @@ def parts(names):
 
 def eager_step(agent, batch, seed):
     """Run `train_step` without tracing it, which takes most of the time of a few steps."""
-    return agent._train_step.python_function(batch, seed)
+    return agent._traced["update"].python_function(batch, seed)
 
 
 # Weights

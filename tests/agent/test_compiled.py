@@ -42,7 +42,8 @@ def test_a_compiled_update_gives_the_numbers_of_a_plain_one(make_agent, state_ba
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
     assert compiled.traces == 1
     # Real and imagined steps, forwards and backwards, are four loops, and nothing is a branch.
-    inside = compiled._train_step.experimental_get_compiler_ir(state_batch, seed, True)(stage="hlo")
+    update = compiled._traced["update"]
+    inside = update.experimental_get_compiler_ir(state_batch, seed, True)(stage="hlo")
     assert re.findall(r" (while|conditional)\(", inside) == 4 * ["while"]
     # Variables are its arguments in one order: XLA's cache knows the program again by its text.
     arguments = re.search(r"^ENTRY .*?\((arg0.*?)\) ->", inside, re.MULTILINE)[1]
@@ -84,9 +85,9 @@ def test_a_compiled_policy_acts_as_a_plain_one(make_agent, seed, variant):
         acts = [agent.act(obs, None, seed, training)[0] for agent in (plain, compiled)]
         np.testing.assert_allclose(*acts, rtol=1e-4, atol=1e-5)
     arguments = obs, compiled.initial(2), seed, True
-    assert compiled._policy.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    assert compiled._traced["policy"].experimental_get_compiler_ir(*arguments)(stage="hlo")
     with pytest.raises(ValueError, match="jit_compile=True"):
-        plain._policy.experimental_get_compiler_ir(*arguments)
+        plain._traced["policy"].experimental_get_compiler_ir(*arguments)
 
 
 def test_what_only_acts_is_not_compiled(make_agent):
@@ -95,34 +96,45 @@ def test_what_only_acts_is_not_compiled(make_agent):
     assert not agent_module.Agent(config, STATE, learns=False).compiled
 
 
-@pytest.mark.parametrize("made", [False, True])
-def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
-    make_agent, state_batch, seed, monkeypatch, made
-):
-    def fails(self, *_):
+@pytest.fixture
+def broken_xla(monkeypatch):
+    """Want XLA everywhere but with "false", and have all that it compiles fail; return how."""
+
+    def fails(*_):
         raise tf.errors.InternalError(None, None, "libdevice not found\nand more")
 
+    def trace(self):
+        work(self)
+        self._traced = dict.fromkeys(self._traced, fails) if self.compiled else self._traced
+
+    work = agent_module.Agent._trace
+    fails.experimental_get_tracing_count = lambda: 0
     monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
-    trace = agent_module.Agent._trace
+    monkeypatch.setattr(agent_module.Agent, "_trace", trace)
+    return fails
 
-    def broken(self):
-        trace(self)
-        self._train_step = fails if self.compiled else self._train_step
 
-    fails.experimental_get_tracing_count = lambda: int(made)
-    monkeypatch.setattr(agent_module.Agent, "_trace", broken)
-    flags = {**SMALL, "variant": "dreamer"}
-    if made:  # an update that was compiled before: this failure is another one's business
-        with pytest.raises(tf.errors.InternalError):
-            make_agent(STATE, **flags, xla="auto").train_step(state_batch, seed)
-        return
-    agent = make_agent(STATE, **flags, xla="auto")
-    with pytest.warns(UserWarning, match=r"compile updates here \(libdevice not found\): training"):
-        metrics = agent.train_step(state_batch, seed)
-    expected = make_agent(STATE, **flags, xla="false").train_step(state_batch, seed)
-    assert metrics["model_loss"] == expected["model_loss"]
+CALLS = {
+    "learns": lambda agent, batch, seed: agent.train_step(batch, seed)["model_loss"],
+    "acts": lambda agent, batch, seed: agent.act({"state": batch["state"][0]}, None, seed, True)[0],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
+    make_agent, state_batch, seed, broken_xla, call
+):
+    auto, true, false = (make_agent(STATE, **SMALL, xla=xla) for xla in ("auto", "true", "false"))
     with pytest.raises(tf.errors.InternalError):
-        make_agent(STATE, **flags, xla="true").train_step(state_batch, seed)
+        call(true, state_batch, seed)
+    broken_xla.experimental_get_tracing_count = lambda: 1  # compiled before: another failure
+    with pytest.raises(tf.errors.InternalError):
+        call(auto, state_batch, seed)
+    broken_xla.experimental_get_tracing_count = lambda: 0
+    with pytest.warns(UserWarning, match=r"compile here \(libdevice not found\): training goes on"):
+        found = call(auto, state_batch, seed)
+    np.testing.assert_array_equal(found, call(false, state_batch, seed))
+    assert not auto.compiled
 
 
 @pytest.mark.parametrize(

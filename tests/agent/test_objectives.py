@@ -210,7 +210,7 @@ def test_no_entropy_is_paid_in_terminal_states(imagined):
 def update(make_agent, batch, seed, **flags):
     """Return metrics, and every weight and moment after one update."""
     agent = make_agent(**flags)
-    metrics = agent._train_step.python_function(batch, seed)
+    metrics = agent._traced["update"].python_function(batch, seed)
     variables = agent.named_variables().items()
     return metrics, {name: variable.numpy() for name, variable in variables}
 

@@ -175,8 +175,8 @@ def test_it_has_and_trains_the_world_model_alone(planning):
 def test_an_update_is_that_of_the_world_model_of_dreamer(make_agent, batch, seed):
     """With the same loss and gradients; nothing is imagined."""
     plans, acts = make_agent(variant="planet"), make_agent(variant="dreamer")
-    ours = plans._train_step.python_function(batch, seed)
-    theirs = acts._train_step.python_function(batch, seed)
+    ours = plans._traced["update"].python_function(batch, seed)
+    theirs = acts._traced["update"].python_function(batch, seed)
     assert theirs.keys() - ours.keys() >= {"actor_loss", "value_loss", "imagined_reward"}
     for name, value in ours.items():
         assert float(value) == float(theirs[name]), name

@@ -73,7 +73,7 @@ def test_traced_policy_equals_eager(agent, images, seed):
     """Also after calls with another mode and another number of environments."""
     for training, count in ((True, 16), (False, 16), (True, 1), (False, 3)):
         arguments = ({"image": images["image"][:count]}, agent.initial(count), seed, training)
-        traced, eager = agent._policy(*arguments), agent.policy(*arguments)
+        traced, eager = agent._traced["policy"](*arguments), agent.policy(*arguments)
         np.testing.assert_allclose(traced[0], eager[0], atol=1e-4)
         np.testing.assert_allclose(traced[1][0]["deter"], eager[1][0]["deter"], atol=1e-5)
 

@@ -74,7 +74,7 @@ class Noise(gymnasium.Env):
 
 def nan_actions(agent, at):
     """Make the policy return an action and a state that are not numbers at its n-th calls."""
-    policy, calls = agent._policy, []
+    policy, calls = agent._traced["policy"], []
 
     def act(image, state, seed, training):
         calls.append(np.isfinite(state[1]).all())
@@ -83,7 +83,8 @@ def nan_actions(agent, at):
             return action, state
         return action * np.nan, (state[0], state[1] * np.nan)
 
-    agent._policy = act
+    act.experimental_get_tracing_count = policy.experimental_get_tracing_count
+    agent._traced["policy"] = act
     return calls
 
 
