@@ -149,6 +149,12 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
     assert again.stderr.splitlines() == [f"run.py: --out {tmp_path}/model: exists already"]
 
 
+def test_what_plays_some_episodes_is_not_compiled(tiny_run):
+    snapshot = read_snapshot(tiny_run)
+    compiled = snapshot.config.replace(xla="true")
+    assert not build_agent(snapshot._replace(config=compiled)).compiled
+
+
 def test_a_run_of_the_weights_alone_acts_the_same_and_does_not_go_on(policy, tiny_run, tmp_path):
     done = command("export", "--run", "--logdir", tiny_run, "--out", tmp_path / "small")
     assert done.returncode == 0, done.stderr

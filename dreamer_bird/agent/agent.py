@@ -59,7 +59,7 @@ class Agent(tf.Module):
             if learns
         }
         self._actor_waits = 1  # updates until the counter is read again; 0 once the actor learns
-        self.compiled = learns and resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
+        self.compiled = resolve_xla(config.xla, self._strategy.num_replicas_in_sync)
         self._trace()
 
     def initial(self, batch_size: int) -> PolicyState:

@@ -61,7 +61,8 @@ def build_agent(snapshot: Snapshot) -> "Agent":
     """
     from dreamer_bird.agent.agent import Agent
 
-    agent = Agent(snapshot.config, snapshot.spec, learns=False)
+    # Some episodes are played before XLA would have compiled the policy.
+    agent = Agent(snapshot.config.replace(xla="false"), snapshot.spec, learns=False)
     # A checkpoint holds optimizers and the run's own state too.
     names = agent.named_variables().keys() & snapshot.arrays.keys()
     agent.assign({name: snapshot.arrays[name] for name in names})

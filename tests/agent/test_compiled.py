@@ -90,12 +90,6 @@ def test_a_compiled_policy_acts_as_a_plain_one(make_agent, seed, variant):
         plain._traced["policy"].experimental_get_compiler_ir(*arguments)
 
 
-def test_what_only_acts_is_not_compiled(make_agent):
-    # Acting for some episodes pays for no compilation.
-    config = make_agent(STATE, **SMALL, xla="true")._config
-    assert not agent_module.Agent(config, STATE, learns=False).compiled
-
-
 @pytest.fixture
 def broken_xla(monkeypatch):
     """Want XLA everywhere but with "false", and have all that it compiles fail; return how."""
