@@ -148,7 +148,7 @@ class Agent(tf.Module):
             if not (first and self.compiled and self._config.xla == "auto"):
                 raise
             told = f"XLA cannot compile here ({error.message.splitlines()[0]})"
-            warnings.warn(f"{told}: training goes on without it, as by --xla false", stacklevel=2)
+            warnings.warn(f"{told}: it goes on without, as by --xla false", stacklevel=2)
         self.compiled = False
         self._trace()
         return self._traced[name](*arguments)

@@ -25,7 +25,7 @@ def resolve_precision(setting: str) -> str:
 
 
 def resolve_xla(setting: str, replicas: int) -> bool:
-    """Return whether XLA compiles updates: for "auto", on a GPU that shares them with no other."""
+    """Return whether XLA compiles updates and the policy beside them: for "auto", on a lone GPU."""
     if setting == "auto":
         return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))
     return setting == "true"

@@ -112,7 +112,7 @@ def compare(agent: "Agent", snapshot: Snapshot, folder: Path) -> float:
         obs = random_observations(snapshot.spec, (2,), rng)
         seed = seeds.stateless(0, "export", step)
         other, (their_latent, _) = loaded.act(obs, state, seed)
-        action, state = agent.policy(obs, state, seed, False)
+        action, state = agent.act(obs, state, seed, False)
         latents += [_difference(state[0][key], their_latent[key]) for key in their_latent]
         actions += np.abs(action - other).max(-1).tolist()
     return max(float(np.max(latents)), float(np.quantile(actions, 0.9, method="lower")))

@@ -162,7 +162,9 @@ class OverlappingCollector(Collector):
 
     def __init__(self, config: Config, agent: Agent, envs: Sequence[EnvWorker], *others: Any):
         """Take the agent that learns, which is copied, and what a Collector takes."""
-        super().__init__(config, Agent(config, envs[0].spec, learns=False), envs, *others)
+        # A copy sees one device, where the agent that learns may share updates among several.
+        copied = config if agent.compiled else config.replace(xla="false")
+        super().__init__(config, Agent(copied, envs[0].spec, learns=False), envs, *others)
         self._learner = agent
         self.copied_weights = self._agent.named_variables()
         self._ahead: tuple[Future[list[Arrays]], Collector] | None = None

@@ -61,7 +61,7 @@ def build_agent(snapshot: Snapshot) -> "Agent":
     """
     from dreamer_bird.agent.agent import Agent
 
-    # Some episodes are played before XLA would have compiled the policy.
+    # A few episodes do not repay compiling the policy.
     agent = Agent(snapshot.config.replace(xla="false"), snapshot.spec, learns=False)
     # A checkpoint holds optimizers and the run's own state too.
     names = agent.named_variables().keys() & snapshot.arrays.keys()

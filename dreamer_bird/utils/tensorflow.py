@@ -11,8 +11,8 @@ from dreamer_bird.utils.machine import cores
 SMALL_UPDATE = 100e9
 
 # XLA's flags. On a GPU it joins convolution, bias and activation into one call, for which cuDNN has
-# no float32 kernel without TF32: what it then compiles fails. And it tries many products of
-# Triton's for each of cuBLAS's, which takes longer than all else and made no update faster.
+# no float32 kernel without TF32: what it then compiles fails. And it tries Triton's products beside
+# cuBLAS's: that made the first update 100 s later, and bfloat16's updates no faster (docs/gpu.md).
 XLA = {
     "xla_disable_hlo_passes": "cudnn-fused-convolution-rewriter",
     "xla_gpu_enable_triton_gemm": "false",

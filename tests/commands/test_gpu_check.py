@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from command_line import ROOT, python
@@ -173,7 +174,7 @@ def test_where_the_time_of_an_update_goes():
 def examine(monkeypatch, tmp_path):
     """Make all trials, with findings in place of what they find; return the lines by name."""
 
-    def examine(seen=RTX, seconds=600, **findings):
+    def examine(seen=RTX, seconds=600, played=lambda variant: dict(RUN), **findings):
         calls = []
 
         def in_process(trial, limit, *given):
@@ -186,7 +187,7 @@ def examine(monkeypatch, tmp_path):
 
         def try_run(words, limit):
             calls.append(("run", words))
-            return dict(RUN)
+            return played(words[0])
 
         same = {"losses": {"model_loss": 1e-6}, "gradients": {"rssm": 1e-5, "actor": 2e-5}}
         findings = {
@@ -250,6 +251,33 @@ def test_all_is_well_on_an_old_gpu(examine):
     assert order.index("dreamer_tf2 float32") < order.index("bird")
     assert order.index("bird") < order.index("dreamer_tf2 float16, XLA")
     assert order.index("dreamer_tf2 float16, XLA") < order.index("paper float16")
+
+
+def test_the_first_run_is_alone_and_the_others_are_beside_one_another(examine, monkeypatch):
+    monkeypatch.setattr(gpu_check, "_room", lambda *gpu: 3)
+    beside, ended = Barrier(2, timeout=10), []
+
+    def played(variant):
+        if ended:
+            beside.wait()  # breaks if the other one never comes
+        ended.append(variant)
+        return RUN | {"env_steps_per_s": 60.0 / len(ended)}
+
+    check, _ = examine(played=played)
+    assert ended[0] == "--variant=bird" and len(ended) == 3
+    assert {status for status, _ in texts(check, "run").values()} == {"OK"}
+    assert check.run_alone["env_steps_per_s"] == 60.0
+
+
+def test_hours_are_not_computed_from_a_run_that_was_not_alone(examine):
+    def played(variant):
+        if variant == "--variant=bird":
+            raise RunError("no display")
+        return RUN
+
+    check, _ = examine(played=played)
+    assert [status for status, _ in texts(check, "run").values()] == ["FAIL", "OK", "OK"]
+    assert texts(check, "hours") == {}
 
 
 def test_a_new_gpu_has_more_formats_and_float32_means_tf32_there(examine):

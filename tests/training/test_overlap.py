@@ -3,6 +3,7 @@
 import json
 from itertools import count
 from threading import Event, current_thread, main_thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from toy_envs import nan_actions
 
 from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import RunError
+from dreamer_bird.training.collector import OverlappingCollector
 from dreamer_bird.utils.signals import Stopped
+from dreamer_bird.utils.timer import Stopwatch
 
 OVERLAP = {"train.overlap": True, "actor.lr": 0.01}
 
@@ -56,6 +59,15 @@ def test_where_the_time_beside_updates_went_is_logged_apart_with_the_block_after
     for block in blocks[1:]:
         assert block["seconds_beside/act"] > 0 and block["seconds_beside/render"] > 0
         assert "seconds/act" not in block and block["seconds/wait"] >= 0
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_copy_is_compiled_where_the_agent_is(make_agent, compiled):
+    agent = make_agent(xla="true")
+    agent.compiled = compiled
+    envs = [SimpleNamespace(spec=agent._spec)]
+    collector = OverlappingCollector(agent._config, agent, envs, lambda: None, Stopwatch())
+    assert collector._agent.compiled is compiled
 
 
 def test_all_episodes_between_two_blocks_are_of_the_same_policy(make_run):

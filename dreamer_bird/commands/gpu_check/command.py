@@ -63,7 +63,7 @@ class Check:
         # Steps by mode and XLA, "true" or "false"; precision and XLA of what agrees with the CPU.
         self.steps: dict[tuple[Mode, str], dict] = {}
         self.agreed: set[tuple[str, str]] = set()
-        self.runs: list[dict] = []  # of variants
+        self.run_alone: dict | None = None  # figures of the run that had nothing beside it
 
     def beside(self, trials: Sequence[Callable[[], None]]) -> None:
         """Make trials beside one another, where there is room."""
@@ -125,7 +125,7 @@ def examine(check: Check, seen: Mapping) -> None:
         check.add("step", "TF32, bfloat16", "SKIP", "need compute capability 8.0")
     try_updates(check, modes, "false")
     first, *others = seen["variants"]
-    play(check, first)  # alone, as a run's hours are computed from it
+    check.run_alone = play(check, first)
     check.beside([partial(play, check, variant) for variant in others])
     if len(seen["gpus"]) > 1:
         compare(
@@ -247,8 +247,7 @@ def choose(check: Check) -> None:
         check.add("profile", "an update", "OK", line)
     if "profile_error" in step:
         check.add("profile", "an update", "FAIL", step["profile_error"])
-    if check.runs:
-        run = check.runs[0]
+    if run := check.run_alone:
         besides = (1 - run["share_train"]) / run["env_steps_per_s"]
         updates = RUN["train.updates"] / RUN["train.every"]  # to an environment step
         hours = 1e6 * (besides + updates * step["step_s_median"]) / 3600
@@ -264,8 +263,11 @@ def overflow(check: Check, words: list[str], device: str, xla: str) -> None:
         check.add("overflow", what, "OK", text.format(**found), found)
 
 
-def play(check: Check, variant: str) -> None:
-    """Try a short run from pixels, stopped and resumed; without XLA, which would compile twice."""
+def play(check: Check, variant: str) -> dict | None:
+    """Try a short run from pixels, stopped and resumed; return what `try_run` found, if it did.
+
+    Without XLA, which would compile twice.
+    """
     line = [f"--variant={variant}", *SIZES[SIZE], *(f"--{key}={RUN[key]}" for key in RUN)]
     found = check.run("run", variant, lambda limit: try_run([*line, "--xla=false"], limit))
     if found:
@@ -273,7 +275,7 @@ def play(check: Check, variant: str) -> None:
         text += "{share_train:.0%} training, {share_render:.0%} rendering, {share_other:.0%} the "
         text += "rest"
         check.add("run", variant, "OK", text.format(**found), found)
-        check.runs.append(found)
+    return found
 
 
 def _room(gpu: machine.Gpu | None = None) -> int:
