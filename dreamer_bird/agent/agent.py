@@ -20,7 +20,7 @@ from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.errors import CheckpointError
+from dreamer_bird.errors import CheckpointError, RunError
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 
@@ -141,11 +141,16 @@ class Agent(tf.Module):
 
     def _call(self, name: str, *arguments: object) -> Any:
         """Call what was traced; where `xla` is auto and XLA cannot compile it, go on without."""
-        first = not self._traced[name].experimental_get_tracing_count()
+        function = self._traced[name]
+        before = function.experimental_get_tracing_count()
         try:
-            return self._traced[name](*arguments)
+            return function(*arguments)
+        except tf.errors.ResourceExhaustedError as error:
+            told = f"the device has too little memory ({error.message.splitlines()[0]})"
+            raise RunError(f"{told}: a smaller --replay.batch takes less") from error
         except tf.errors.OpError as error:
-            if not (first and self.compiled and self._config.xla == "auto"):
+            new = function.experimental_get_tracing_count() > before
+            if not (new and self.compiled and self._config.xla == "auto"):
                 raise
             told = f"XLA cannot compile here ({error.message.splitlines()[0]})"
             warnings.warn(f"{told}: it goes on without, as by --xla false", stacklevel=2)

@@ -13,6 +13,7 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     A multiplication and an addition are two. Gradients by weights and by inputs cost as much as
     the forward pass each; those that nothing needs are not counted: of the observations, and in
     imagination of the world model's weights. A variant that plans imagines nothing in an update.
+    The value's second pass backwards, for the actor, is left out: at most 3% of all.
     """
     from dreamer_bird.agent.objectives import OBJECTIVES  # with TensorFlow, which help does without
 

@@ -19,7 +19,7 @@ def decoder_kernels(size: int) -> list[int]:
     """Return the kernels of the transposed convolutions that lead from one pixel to the image.
 
     A map of even side comes from a kernel of 6, one of odd side from 5, and one no larger than a
-    kernel from one pixel: 64 <- 30 <- 13 <- 5 <- 1 by kernels 5, 5, 6, 6.
+    kernel from one pixel: 1 -> 5 -> 13 -> 30 -> 64 by kernels 5, 5, 6, 6.
     """
     kernels: list[int] = []
     while size > 1:

@@ -126,7 +126,8 @@ class Dense(Layer):
         share = tf.tensordot(tf.cast(x, self.dtype), outside, 1) + bias
 
         def complete(first: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-            return self.act(tf.matmul(tf.cast(first, self.dtype), inside) + share)
+            y = tf.matmul(tf.cast(first, self.dtype), inside) + share
+            return self.act(y) if self.act else y
 
         return share, complete
 
@@ -152,7 +153,7 @@ class Conv(Layer):
         self.bias = tf.Variable(tf.zeros([self.filters]), name="bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Return `[N, (H - k) / 2 + 1, (W - k) / 2 + 1, filters]` in the compute dtype."""
+        """Return `[N, (H - k) // 2 + 1, (W - k) // 2 + 1, filters]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
         y = kernels.conv(tf.cast(x, self.dtype), tf.cast(self.kernel, self.dtype))
         y = kernels.add_bias(y, tf.convert_to_tensor(self.bias))

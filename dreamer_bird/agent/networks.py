@@ -109,13 +109,14 @@ class DenseDecoder(tf.Module):
             "binary": lambda logits: tfd.Independent(tfd.Bernoulli(logits), dims),
         }[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
-        self.hout = Dense(math.prod(self.shape), None, dtype, name="hout")
+        # In float32: bfloat16 would round a value of 600 to a multiple of 4.
+        self.hout = Dense(math.prod(self.shape), name="hout")
 
     def __call__(self, features: tf.Tensor) -> FixedNormal | tfd.Distribution:
         """Return the distribution over `[..., *shape]` given features `[..., F]`."""
         x = through(self.layers, tf.reshape(features, [-1, features.shape[-1]]))
         x = tf.reshape(self.hout(x), tf.concat([tf.shape(features)[:-1], self.shape], 0))
-        return self.dist(tf.cast(x, tf.float32))
+        return self.dist(x)
 
 
 class ActionDecoder(tf.Module):
@@ -144,7 +145,7 @@ class ActionDecoder(tf.Module):
             "onehot": (OneHot, OneHot.noise, size),
         }[dist]
         self.layers = [Dense(units, act, dtype, name=f"h{index}") for index in range(layers)]
-        self.hout = Dense(outputs, None, dtype, name="hout")
+        self.hout = Dense(outputs, name="hout")  # in float32
 
     def __call__(self, features: tf.Tensor) -> TanhNormal | OneHot:
         """Return the policy's distribution over actions `[..., size]` given features `[..., F]`."""
@@ -152,7 +153,7 @@ class ActionDecoder(tf.Module):
 
     def parameters(self, features: tf.Tensor) -> tf.Tensor:
         """Return what `dist` makes a distribution of, float32, given features `[..., F]`."""
-        return tf.cast(self.hout(through(self.layers, features)), tf.float32)
+        return self.hout(through(self.layers, features))
 
     def _tanh_normal(self, x: tf.Tensor) -> TanhNormal:
         mean, std = tf.split(x, 2, -1)

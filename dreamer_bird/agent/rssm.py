@@ -10,7 +10,7 @@ from dreamer_bird.agent.layers import Activation, Dense, GRUCell, weights_read_o
 
 State = dict[str, tf.Tensor]  # mean, std, stoch [..., S] and deter [..., D], float32
 # The same from step to step of a loop: statistics [..., 2 S], of which `RSSM.from_carry` makes mean
-# and std once for all steps, and stoch and deter.
+# and std; no step reads those of the step before. Then stoch and deter.
 Carry = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 

@@ -11,7 +11,7 @@ from dreamer_bird.agent import agent as agent_module
 from dreamer_bird.agent.precision import resolve_xla
 from dreamer_bird.config import load
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.errors import ConfigError
+from dreamer_bird.errors import ConfigError, RunError
 
 STATE = Spec({"state": (3,)}, ACTIONS)
 SMALL = {"obs": "state", "model__reward_layers": 1, "model__state_layers": 1}
@@ -92,9 +92,14 @@ def test_a_compiled_policy_acts_as_a_plain_one(make_agent, seed, variant):
 
 @pytest.fixture
 def broken_xla(monkeypatch):
-    """Want XLA everywhere but with "false", and have all that it compiles fail; return how."""
+    """Want XLA everywhere but with "false", and have all that it compiles fail; return how.
+
+    As TensorFlow does, it traces a program before it has XLA compile it, if `new`.
+    """
+    traced = []
 
     def fails(*_):
+        traced.extend([True] * fails.new)
         raise tf.errors.InternalError(None, None, "libdevice not found\nand more")
 
     def trace(self):
@@ -102,7 +107,7 @@ def broken_xla(monkeypatch):
         self._traced = dict.fromkeys(self._traced, fails) if self.compiled else self._traced
 
     work = agent_module.Agent._trace
-    fails.experimental_get_tracing_count = lambda: 0
+    fails.new, fails.experimental_get_tracing_count = True, lambda: len(traced)
     monkeypatch.setattr(agent_module, "resolve_xla", lambda setting, replicas: setting != "false")
     monkeypatch.setattr(agent_module.Agent, "_trace", trace)
     return fails
@@ -121,16 +126,28 @@ def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
     auto, true, false = (make_agent(STATE, **SMALL, xla=xla) for xla in ("auto", "true", "false"))
     with pytest.raises(tf.errors.InternalError):
         call(true, state_batch, seed)
-    broken_xla.experimental_get_tracing_count = lambda: 1  # compiled before: another failure
+    broken_xla.new = False  # compiled before: another failure
     with pytest.raises(tf.errors.InternalError):
         call(auto, state_batch, seed)
-    broken_xla.experimental_get_tracing_count = lambda: 0
+    broken_xla.new = True  # the first program, or a later one, as when the actor joins
     with pytest.warns(
         UserWarning, match=r"compile here \(libdevice not found\): it goes on without"
     ):
         found = call(auto, state_batch, seed)
     np.testing.assert_array_equal(found, call(false, state_batch, seed))
     assert not auto.compiled
+
+
+def test_too_little_memory_is_a_line_that_names_a_setting(make_agent, state_batch, seed):
+    agent = make_agent(STATE, **SMALL)
+
+    def fails(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nand more")
+
+    fails.experimental_get_tracing_count = lambda: 0
+    agent._traced = dict.fromkeys(agent._traced, fails)
+    with pytest.raises(RunError, match=r"\(OOM when allocating\): a smaller --replay.batch"):
+        agent.train_step(state_batch, seed)
 
 
 @pytest.mark.parametrize(

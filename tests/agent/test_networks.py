@@ -148,6 +148,15 @@ def test_heads_return_float32(dtype):
     assert {tensor.dtype for tensor in tensors} == {tf.float32}
 
 
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_no_head_rounds_what_it_returns(dtype):
+    value, actor = DenseDecoder((), 1, 5, dtype=dtype), ActionDecoder(2, 1, 5, dtype=dtype)
+    for head, function in ((value, lambda x: value(x).mode()), (actor, actor.parameters)):
+        before = function(features(2, 3))
+        head.hout.bias.assign_add(70_001 * tf.ones_like(head.hout.bias))  # float16 ends at 65,504
+        np.testing.assert_allclose(function(features(2, 3)), before + 70_001, atol=0.01)
+
+
 def test_paper_size_encoder():
     encoder = ConvEncoder()
     assert encoder({"image": tf.zeros([1, 64, 64, 3])}).shape == (1, 1024)
