@@ -47,9 +47,9 @@ def differences(first: Sequence[Log], second: Sequence[Log]) -> list[dict]:
     `first` and `second` are the means over the last quarter of the steps; `step` is the environment
     step at which they part, None where they never part for good. Both sides are binned alike, and
     averaged over their seeds. They part at the first bin from which on 9 of 10 bins (3 at the
-    least) differ by more than 2 standard deviations, pooled, and by more than a tenth of the
-    distance between the 10th and 90th percentile of all their bins. The standard deviation is that
-    over the seeds, or for a single log that of its noise between bins.
+    least) differ by more than 2 standard deviations (the root of the sum of both squares) and by
+    more than a tenth of the distance between the 10th and 90th percentile of all their bins. The
+    standard deviation is that over the seeds, or for a single log that of its noise between bins.
     """
     logs = [*first, *second]
     keys = set.intersection(*(set(log.curves) for log in logs))

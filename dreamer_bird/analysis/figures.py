@@ -60,7 +60,7 @@ def write_figure(
 
 
 def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
-    """Return the figure of a table with the columns task, method, step, mean, low, high, seeds.
+    """Return the figure of a table with the columns task, method, at, mean, low, high, seeds.
 
     With `baselines` the published scores and curves are drawn behind returns.
     """

@@ -25,40 +25,39 @@ class Estimate(NamedTuple):
 def summarise(scores: Scores, against: str | None = None) -> dict:
     """Return what rliable says of the runs' returns on the tasks that every method ran.
 
-    `tasks`: those tasks; `methods`: for each the `runs` a task and the interquartile mean `iqm`
-    with `low` and `high`; `improvement`: the `probability` (`low`, `high`) that a run of `method`
-    beats one of `other`, for all pairs or those with `against` as the other. Returns are / 1000.
+    `tasks`: those tasks; `methods`: for each the interquartile mean `iqm` with `low` and `high`, of
+    `runs` a task, and the `most` runs that a task has; `improvement`: the `probability` (`low`,
+    `high`) that a run of `method` beats one of `other`, for all pairs or those with `against` as
+    the other, of all runs. Returns are / 1000.
     """
-    tasks, runs = matrices(scores)
-    methods, improvement = [], []
-    for method, matrix in runs.items():
-        iqm, low, high = interquartile_mean(matrix)
-        row = {"method": method, "runs": len(matrix), "iqm": iqm, "low": low, "high": high}
-        methods.append(row)
+    tasks, runs = by_method(scores)
+    told = {"tasks": tasks, "methods": [], "improvement": []}
+    for method, each in runs.items():
+        # rliable needs as many runs on each task, so the first ones count where some have more.
+        counts = sorted(map(len, each))
+        estimate = interquartile_mean(np.stack([task[: counts[0]] for task in each], 1))
+        names = {"method": method, "runs": counts[0], "most": counts[-1]}
+        told["methods"].append(names | dict(zip(("iqm", "low", "high"), estimate, strict=True)))
     pairs = list(combinations(runs, 2))
     if against in runs:
         pairs = [(method, against) for method in runs if method != against]
     for method, other in pairs:
         chance, low, high = probability_of_improvement(runs[method], runs[other])
         names = {"method": method, "other": other}
-        improvement.append(names | {"probability": chance, "low": low, "high": high})
-    return {"tasks": tasks, "methods": methods, "improvement": improvement}
+        told["improvement"].append(names | {"probability": chance, "low": low, "high": high})
+    return told
 
 
-def matrices(scores: Scores) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the tasks that every method ran, and each method's scores [runs, tasks] / 1000.
-
-    rliable needs as many runs on each task, so the first ones count where some tasks have more.
-    """
+def by_method(scores: Scores) -> tuple[list[str], dict[str, list[np.ndarray]]]:
+    """Return the tasks that every method ran, and each method's scores / 1000, `[runs]` a task."""
     methods = sorted({method for runs in scores.values() for method in runs})
     tasks = sorted(task for task, runs in scores.items() if all(map(runs.get, methods)))
     if not tasks:
         return [], {}
-    found = {}
-    for method in methods:
-        runs = zip(*(scores[task][method] for task in tasks), strict=False)
-        found[method] = np.array(list(runs), float) / HIGHEST_RETURN
-    return tasks, found
+    return tasks, {
+        method: [np.array(scores[task][method], float) / HIGHEST_RETURN for task in tasks]
+        for method in methods
+    }
 
 
 def interquartile_mean(scores: np.ndarray) -> Estimate:
@@ -68,13 +67,19 @@ def interquartile_mean(scores: np.ndarray) -> Estimate:
     return _estimate([scores], metrics.aggregate_iqm, REPETITIONS)
 
 
-def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> Estimate:
-    """Return how likely a run of a method beats one of another, both [runs, tasks]."""
+def probability_of_improvement(
+    scores: Sequence[np.ndarray], others: Sequence[np.ndarray]
+) -> Estimate:
+    """Return how likely a run of a method beats one of another, each `[runs]` a task."""
     from rliable import metrics
 
+    def mean(*samples: np.ndarray) -> float:
+        sides = samples[: len(scores)], samples[len(scores) :]
+        return np.mean([*map(metrics.probability_of_improvement, *sides)])
+
     # A repetition takes a rank test for each task, a millisecond or so.
-    repetitions = max(200, 1000 // scores.shape[1])
-    return _estimate([scores, others], metrics.probability_of_improvement, repetitions)
+    repetitions = max(200, 1000 // len(scores))
+    return _estimate([task[:, None] for task in (*scores, *others)], mean, repetitions)
 
 
 def _estimate(scores: list[np.ndarray], metric: Callable, repetitions: int) -> Estimate:

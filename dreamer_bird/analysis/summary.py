@@ -135,7 +135,7 @@ def _describe(task: _Task, question: Question, against: str | None) -> dict:
     told |= {"scores": scores, "final": final, "methods": []}
     for row in task.rows:
         method = _method(row, at, (start, end), task.width)
-        method["reach"] = [_reach(row, score, task.width, reference) for score in scores]
+        method["reach"] = [_reach(row, score, task.width, end, reference) for score in scores]
         told["methods"].append(method)
     shown = question.baselines and question.of_returns
     scores = published_scores(task.name) if shown else []
@@ -166,8 +166,8 @@ def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) ->
     }
 
 
-def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
-    """Return the `steps` that the mean curve takes to a `score`, and the `seeds` that reach it.
+def _reach(row: _Row, score: float, width: int, end: int, reference: _Row | None) -> dict:
+    """Return the `steps` that the mean curve takes to a `score`, and the `seeds` there by `end`.
 
     `ratio`: the steps of the reference over those of the method, so above 1 it needs fewer. Where
     a curve begins above the score it took `at_most` those steps, and there is no ratio.
@@ -176,7 +176,7 @@ def _reach(row: _Row, score: float, width: int, reference: _Row | None) -> dict:
     alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
     at_most = _begins(row, score)
     told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": at_most}
-    told["seeds"] = None if row.published else int(np.isfinite(alone).sum())
+    told["seeds"] = None if row.published else sum(step <= end for step in alone)
     begins = at_most or (reference and _begins(reference, score))
     if reference and row is not reference and steps > 0 and not begins:
         told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
@@ -208,7 +208,8 @@ def _final(curve: Curve, end: int, width: int) -> float | None:
 
 def _quarters(end: int, width: int) -> tuple[int, ...]:
     """Return the bins nearest to the quarters of the steps up to the end, or the end itself."""
-    bins = {width * round(end * quarter / 4 / width) for quarter in (1, 2, 3, 4)}
+    last = end // width  # beyond it a log may have nothing
+    bins = {width * min(round(end * quarter / 4 / width), last) for quarter in (1, 2, 3, 4)}
     return tuple(sorted(bins - {0})) or (end,)
 
 

@@ -92,12 +92,16 @@ def steps(value: float | None) -> str:
 
 
 def spread(value: dict) -> str:
-    """Write mean, standard deviation and seeds, 612 ± 41 (5); no deviation for one seed."""
+    """Write mean, standard deviation and seeds, 612 ± 41 (5); no deviation for one seed.
+
+    Nor is there one between the points of a published curve, ~612 (5).
+    """
     mean, deviation = value["mean"], value["std"]
     if mean is None:
         return _NONE
     if value["seeds"] == 1 or deviation is None:
-        return f"{number(mean)} ({value['seeds']})"
+        about = "~" if value["seeds"] > 1 else ""
+        return f"{about}{number(mean)} ({value['seeds']})"
     # A deviation of two digits makes digits behind the point mean nothing.
     size = max(abs(mean), 10 * deviation)
     return f"{number(mean, beside=size)} ± {number(deviation, beside=size)} ({value['seeds']})"
@@ -120,7 +124,8 @@ def _values(task: dict, what: str) -> Iterator[Part]:
 
 
 def _reach(task: dict, against: str | None) -> Part:
-    heading = "steps in which the mean curve reaches a score (seeds that reach it)"
+    heading = "steps in which the mean curve reaches a score"
+    heading += f" (seeds that do by {steps(task['range'][1])})"
     if against:
         heading += f"; x2: half those of {title(against)}"
     columns = [
@@ -163,6 +168,8 @@ def _across(across: dict) -> Iterator[Part]:
             for row in across["methods"]
         ]
         yield Part("table", heading, ["method", "runs a task", "interquartile mean"], rows)
+        if any(row["most"] > row["runs"] for row in across["methods"]):
+            yield Part("note", "of a task with more runs the first ones count there")
     else:
         which = "DeepMind Control Suite on which every method has a return"
         yield Part("note", f"no task of the {which} at the last step shown")

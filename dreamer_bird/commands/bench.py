@@ -109,15 +109,18 @@ def measure_run(config: Config) -> dict[str, float]:
     limit = min(config.env.time_limit or EPISODE, max(every, config.replay.length * repeat))
     flags = config.flatten() | {"env.time_limit": limit, "train.save_every": every}
     flags |= {"train.prefill_steps": 0, "actor.learning_starts": 0}
-    flags["steps"] = limit * (config.train.prefill + 1) + every * BLOCKS
+    # With several environments their episodes, and so the blocks, come together: twice at least.
+    learning = max(every * BLOCKS, 2 * limit * config.envs)
+    flags["steps"] = limit * (config.train.prefill + 1) + learning
     return run_figures(config, _run(flags)[1:])
 
 
 def run_figures(config: Config, logged: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return how fast a run went on after the first of the blocks of updates that it logged."""
-    start, *blocks = logged
+    start = logged[0]["step"]  # what other blocks at that step took belongs to the steps before
+    blocks = [block for block in logged if block["step"] > start]
     repeat = config.env.action_repeat
-    env_steps = blocks[-1]["step"] - start["step"]
+    env_steps = blocks[-1]["step"] - start
     parts = Counter()
     for block in blocks:
         parts.update({key: block[key] for key in block if key.startswith("seconds")})

@@ -178,13 +178,13 @@ def test_seeds_that_scatter_hide_a_difference(make_log):
 
 
 def test_interquartile_mean_and_improvement_of_known_scores():
-    scores = {"a": {"x": [0.0, 100, 200, 900]}, "b": {"x": [1000.0] * 4}}
-    _, runs = reliability.matrices({"t": {name: each["x"] for name, each in scores.items()}})
-    assert reliability.interquartile_mean(runs["a"]).value == pytest.approx(0.15)
+    _, runs = reliability.by_method({"t": {"a": [0.0, 100, 200, 900], "b": [1000.0] * 4}})
     assert reliability.probability_of_improvement(runs["b"], runs["a"]) == (1, 1, 1)
-    estimate = reliability.interquartile_mean(runs["a"])
+    scores = runs["a"][0][:, None]
+    estimate = reliability.interquartile_mean(scores)
+    assert estimate.value == pytest.approx(0.15)
     assert 0 <= estimate.low < 0.15 < estimate.high <= 0.9
-    assert estimate == reliability.interquartile_mean(runs["a"])
+    assert estimate == reliability.interquartile_mean(scores)
 
 
 def test_the_same_scores_have_the_same_intervals():
@@ -192,28 +192,30 @@ def test_the_same_scores_have_the_same_intervals():
     before = np.random.get_state()[1].tolist()
     for estimate in (
         lambda: reliability.interquartile_mean(runs),
-        lambda: reliability.probability_of_improvement(runs, others),
+        lambda: reliability.probability_of_improvement(runs.T, others.T),
     ):
         first = estimate()
         assert first == estimate() and first.low < first.value < first.high
     assert np.random.get_state()[1].tolist() == before  # it is the caller's
 
 
-def test_only_tasks_that_all_methods_ran_and_as_many_runs_on_each_count():
+def test_only_tasks_that_all_methods_ran_count_and_in_means_as_many_runs_of_each():
     scores = {
         "one": {"a": [1000, 500, 0], "b": [100]},
-        "two": {"a": [200, 300], "b": [400, 500]},
+        "two": {"a": [200, 300], "b": [250, 500]},
         "three": {"a": [1]},
         "four": {"a": [1], "b": []},
     }
-    tasks, runs = reliability.matrices(scores)
-    assert tasks == ["one", "two"]
-    assert runs["a"].tolist() == [[1, 0.2], [0.5, 0.3]]
-    assert runs["b"].tolist() == [[0.1, 0.4]]
     told = reliability.summarise(scores, against="b")
-    assert [row["low"] is None for row in told["methods"]] == [False, True]
-    assert [(row["method"], row["other"]) for row in told["improvement"]] == [("a", "b")]
-    assert told["improvement"][0]["probability"] == pytest.approx((1 + 0) / 2)
+    assert told["tasks"] == ["one", "two"]
+    a, b = told["methods"]
+    assert (a["runs"], a["most"], b["runs"], b["most"]) == (2, 3, 1, 2)
+    assert a["iqm"] == pytest.approx((0.3 + 0.5) / 2)  # the middle of 0.2, 0.3, 0.5, 1
+    assert b["iqm"] == pytest.approx((0.1 + 0.25) / 2)
+    assert (a["low"] is None, b["low"] is None) == (False, True)
+    (chance,) = told["improvement"]
+    assert (chance["method"], chance["other"], chance["low"]) == ("a", "b", None)
+    assert chance["probability"] == pytest.approx((2 / 3 + 1 / 4) / 2)  # of all runs
 
 
 def level(seed, value):

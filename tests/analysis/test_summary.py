@@ -47,6 +47,17 @@ def test_steps_are_chosen_within_what_all_logs_cover(make_log):
     (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
     assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000, 40_000])
     assert [method["area"]["mean"] for method in task["methods"]] == pytest.approx([20.5, 20.5])
+    # Of bins of 20,000 the nearest to the end lies behind it.
+    logs = [make_log([(10_000 * k, k) for k in range(end)], seed=end) for end in (96, 101)]
+    (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
+    assert (task["range"], task["at"][-1]) == ([0, 950_000], 940_000)
+    assert task["methods"][0]["values"][-1] == {"mean": 94, "std": 0, "seeds": 2}
+
+
+def test_only_seeds_count_that_reach_a_score_within_what_all_logs_cover(make_log):
+    logs = [make_log(ramp(1, end), seed=end) for end in (100_000, 41_000)]
+    (task,) = compare_logs(logs, Question(scores=(30.0, 60.0), baselines=False))["tasks"]
+    assert [reach["seeds"] for reach in task["methods"][0]["reach"]] == [2, 0]
 
 
 def test_two_seeds_of_one_method_are_compared_as_two_logs(make_log):
@@ -66,4 +77,4 @@ def test_seeds_that_share_no_bin_reach_no_score(make_log):
     with pytest.warns(UserWarning, match="1 of 2 runs have no return at step"):
         told = compare_logs([make_log(early), make_log(late, seed=1)], Question(scores=(5.0,)))
     (reach,) = (each for each in told["tasks"][0]["methods"][0]["reach"] if each["score"] == 5)
-    assert (reach["steps"], reach["at_most"], reach["seeds"]) == (None, False, 2)
+    assert (reach["steps"], reach["at_most"], reach["seeds"]) == (None, False, 1)

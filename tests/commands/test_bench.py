@@ -47,7 +47,9 @@ def test_a_part_as_a_table(run_command):
         ({"env.time_limit": 90_000, "train.every": 1000}, 1000, 6 * 1000 + 10 * 1000),
         ({"env.time_limit": 200, "train.every": 1000}, 200, 6 * 200 + 10 * 1000),
         # An episode must hold a sequence of 50 agent steps.
-        ({"train.every": 10, "env.action_repeat": 4}, 200, 6 * 200 + 10 * 10),
+        ({"train.every": 10, "env.action_repeat": 4}, 200, 6 * 200 + 2 * 200),
+        # 16 episodes at once, and all blocks due at one step, which twice 16 leave behind.
+        ({"env.time_limit": 500, "envs": 16}, 500, 6 * 500 + 2 * 16 * 500),
     ],
 )
 def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
@@ -55,7 +57,7 @@ def test_a_run_is_timed_by_its_blocks_however_long_episodes_may_be(
 ):
     flags = {}
     # Two blocks that came due after one episode: no step lies between them.
-    logged = [(1000, 5), (2000, 7), (3000, 4), (3000, 2), (5000, 4)]
+    logged = [(1000, 5), (2000, 7), (2000, 9), (3000, 4), (3000, 2), (5000, 4)]
     lines = [
         {
             **{"step": step, "seconds/train": s, "seconds/render": s, "seconds/act": s},
