@@ -189,7 +189,10 @@ class Config(Mapping):
     @classmethod
     def read(cls, path: Path | str) -> "Config":
         """Read what `save` wrote, as it stands; ConfigError if it is missing or broken."""
-        return cls(_read_yaml(Path(path)))
+        try:
+            return cls(_read_yaml(Path(path)))
+        except RecursionError:  # by an alias of YAML
+            raise ConfigError(f"{path}: a mapping holds itself") from None
 
 
 def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_FILE) -> Config:
@@ -307,7 +310,7 @@ def _read_yaml(path: Path) -> Mapping:
     try:
         tree = _parse_yaml(path.read_text(encoding="utf-8"))
     # The parser fails in many ways where a tag or a date is wrong, or lists nest too deep.
-    except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:
+    except (OSError, YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "strerror", None)

@@ -209,7 +209,7 @@ def test_bad_values_are_refused_by_name(key, value):
                 f"--env.kwargs {text}: must be a mapping in JSON or YAML, with a space after each "
                 "colon: '{goal: 3, noise: [0.1, 0.2]}'",
             )
-            for text in ("goal", "{goal:3}")
+            for text in ("goal", "{goal:3}", "[[1]]: 3")
         ),
         (
             {"env.camera": "1", "task": "gym_CartPole-v1"},
@@ -290,6 +290,7 @@ def test_a_bad_key_in_the_file_is_refused_with_its_place(tmp_path, section, bloc
         ("a: 2024-13-45\n", "configs.yaml: month must be in 1..12"),
         ("a: !!bool x\n", "configs.yaml: 'x'"),
         ("a: !!int ''\n", "configs.yaml: "),
+        ("? [[a]]\n: 1\n", "configs.yaml: unhashable type"),
         (f"a: {'[' * 2000}", "configs.yaml: maximum recursion depth exceeded"),
         ("- 1\n", "configs.yaml: must be a mapping, not [1]"),
         ("", "configs.yaml: must hold defaults, variants and presets, not []"),

@@ -47,4 +47,6 @@ class Atari(gymnasium.Wrapper):
             rewards.append(reward)
             if any(ends):
                 break
-        return np.max(frames, axis=0), sum(rewards), *ends, {**info, ENV_STEPS: len(rewards)}
+        if image.ndim > 1:  # the game's memory, with `obs_type: ram`, does not flicker
+            image = np.max(frames, axis=0)
+        return image, sum(rewards), *ends, {**info, ENV_STEPS: len(rewards)}

@@ -61,7 +61,7 @@ def read_kwargs(text: str) -> dict[str, Any]:
 
     try:
         arguments = YAML(typ="safe", pure=True).load(text)  # which reads JSON too
-    except (YAMLError, ValueError, LookupError, RecursionError):
+    except (YAMLError, ValueError, TypeError, LookupError, RecursionError):
         arguments = None
     named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
     # To YAML {goal:3} is a name without a value.

@@ -24,7 +24,8 @@ class DeepMindControl(gymnasium.Env):
     """`dmc_<domain>_<task>` with the suite's own actions and observations, and no time limit.
 
     `kwargs` are the task's own, and `camera` the name or number of one. Raises `ConfigError` for a
-    camera that it does not have. Actions that the suite does not bound are those in [-1, 1].
+    camera that it does not have, and for a time limit. Actions that the suite does not bound are
+    those in [-1, 1].
     """
 
     render_mode = "rgb_array"
@@ -36,6 +37,8 @@ class DeepMindControl(gymnasium.Env):
         pair = next(pair for pair in suite.ALL_TASKS if "_".join(pair) == name)
         # The suite's own models use deprecated MJCF, about which a user can do nothing.
         logging.set_verbosity(logging.ERROR)
+        if "time_limit" in kwargs:  # in seconds, of which nothing else would know
+            raise ConfigError("--env.kwargs time_limit: use --env.time_limit, in environment steps")
         self._env = suite.load(*pair, task_kwargs={"time_limit": float("inf")} | kwargs)
         self._size, self._shadows = size, shadows
         self._camera_id = _camera_id(task, self._env, camera)

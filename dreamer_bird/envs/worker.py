@@ -7,7 +7,9 @@ import pickle
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import gymnasium
@@ -128,10 +130,7 @@ class EnvWorker(AbstractContextManager):
 
     def close(self) -> None:
         """End the process, by force after a second; does nothing the second time."""
-        self._connection.close()  # The worker takes the end of the stream as its signal to leave.
-        self._process.join(1.0)
-        self._process.kill()
-        self._process.join(1.0)
+        self._end()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -147,6 +146,8 @@ class EnvWorker(AbstractContextManager):
         with spawning():
             self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.
+        # At exit too, where Python waits for a process that nobody has ended, for ever.
+        self._end = Finalize(self, _end, (self._connection, self._process), exitpriority=1)
         self._title = f"environment worker {self._name!r} (pid {self._process.pid})"
 
     def _begin(self, method: str, argument: Any) -> None:
@@ -190,3 +191,10 @@ class EnvWorker(AbstractContextManager):
                 raise EnvError(f"{self._title} failed: {answer}")
             raise problem(answer) if problem is ConfigError else EnvError(answer)
         return answer
+
+
+def _end(connection: Connection, process: BaseProcess) -> None:
+    connection.close()  # The worker takes the end of the stream as its signal to leave.
+    process.join(1.0)
+    process.kill()
+    process.join(1.0)

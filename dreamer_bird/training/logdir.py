@@ -5,7 +5,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -54,7 +54,10 @@ def claim_logdir(config: Config) -> Iterator[Path]:
         lock = _lock(logdir / "lock")
     except OSError as error:
         raise ConfigError(f"--logdir {logdir}: {error.strerror}") from None
-    with lock:
+    with lock, ExitStack() as stack:
+        # The folder may be gone, which was told.
+        stack.callback(Path(lock.name).unlink, missing_ok=True)
+        check_logdir(config)  # again: another run may have begun and ended in it since
         for folder in (logdir, *(logdir / name for name in ("checkpoints", "episodes", "videos"))):
             for rest in folder.glob(f"*{PARTIAL}"):  # of a process that was killed
                 rest.unlink()
@@ -63,8 +66,6 @@ def claim_logdir(config: Config) -> Iterator[Path]:
             yield logdir
         except ConfigError as error:
             raise RunError(str(error)) from error
-        finally:
-            Path(lock.name).unlink(missing_ok=True)  # the folder may be gone, which was told
 
 
 def _lock(path: Path) -> TextIO:

@@ -1,5 +1,6 @@
 """A run as its checkpoint holds it: read, rebuilt and played with, and nothing in it changed."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,7 +43,10 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
     config = _read_config(logdir)
     if file and not file.is_file():
         raise ConfigError(f"--checkpoint {file}: no such file")
-    arrays, header = checkpoint.load(file) if file else _load_newest(logdir)
+    try:
+        arrays, header = checkpoint.load(file) if file else _load_newest(logdir)
+    except (DamagedFileError, ReadError) as error:
+        raise ConfigError(f"--checkpoint {error}") from None
     for name in ("task", "variant"):
         if header[name] != config[name]:
             raise ConfigError(
@@ -134,7 +138,7 @@ def _load_newest(logdir: Path) -> tuple[Arrays, dict]:
             return checkpoint.load(paths[0])
         except (DamagedFileError, ReadError) as error:
             # One that is gone was removed by the run, which has written newer ones: look again.
-            if paths[0].exists():
+            if os.path.lexists(paths[0]):
                 damaged.add(paths[0])
                 warnings.warn(f"{error}; trying the one before", stacklevel=2)
     what = "no checkpoint that can be read" if damaged else "no checkpoint yet"

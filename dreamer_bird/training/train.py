@@ -126,10 +126,10 @@ class Run(ResumableRun):
     def _due_episodes(self) -> int:
         """Return how many to play at once, such that no more are played than one by one."""
         config, train = self.config, self.config.train
-        target = train.prefill_steps if self.prefilling else config.steps
-        left = math.ceil((target - self.step) / config.env.time_limit)
+        ends = train.prefill_steps, config.steps
+        random, left = (math.ceil((end - self.step) / config.env.time_limit) for end in ends)
         if self.prefilling:
-            left = max(left, train.prefill - self.episodes, 1)
+            left = min(left, max(random, train.prefill - self.episodes, 1))
         return min(len(self.envs), left)
 
     def _add(self, episode: Arrays) -> None:

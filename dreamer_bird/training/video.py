@@ -19,7 +19,8 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     """
     encode = encode_gif if path.suffix == ".gif" else _encode_mp4
     scale = -(-SIZE // frames.shape[1])
-    frames = frames.repeat(scale, 1).repeat(scale, 2)
+    if scale > 1:  # else it would be a copy
+        frames = frames.repeat(scale, 1).repeat(scale, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(encode(frames, fps))

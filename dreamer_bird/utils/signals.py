@@ -11,6 +11,7 @@ from typing import NoReturn
 from dreamer_bird.errors import RunError
 
 GRACE = 7.0  # seconds; what is not saved by then is done again from the last checkpoint
+_STOP = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
 _pipes: list[int] = []  # into which those who can be stopped want the number of a signal
 
 
@@ -69,6 +70,8 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
     def watch() -> None:
         with open(reader, "rb", buffering=0) as stream:
             while byte := stream.read(1):
+                if byte[0] not in _STOP:  # another one, for which the caller has a handler
+                    continue
                 if received and byte[0] == signal.SIGINT:
                     _exit(128 + byte[0])
                 received.append(byte[0])
@@ -91,7 +94,7 @@ def stopping(grace: float = GRACE) -> Iterator[Callable[[], None]]:
 
 def _end_unsaved(grace: float, status: int) -> None:
     with suppress(OSError, ValueError):
-        told = f"ended unsaved, since an operation took longer than {grace:g} s"
+        told = f"ended where it was, since an operation took longer than {grace:g} s"
         print(f"{told}; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.stderr.flush()
     _exit(status)

@@ -273,6 +273,17 @@ def test_an_older_checkpoint_by_name(copied):
     with pytest.raises(ConfigError, match=f"a run of task {TASK}, and the checkpoint of dmc_cup"):
         read_snapshot(copied)
     assert other.exists()
+    old.write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=f"^--checkpoint {old} "):
+        read_snapshot(copied, old)
+
+
+def test_a_checkpoint_on_a_disk_that_is_not_there_is_passed_over(copied):
+    (old,) = checkpoint.newest_first(copied / "checkpoints")
+    old.unlink()
+    old.symlink_to("/no/such/disk/0000000060.npz")
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match="no checkpoint that can be"):
+        read_snapshot(copied)
 
 
 def test_a_run_from_before_there_was_a_planner_is_planned_with_by_the_defaults(copied):

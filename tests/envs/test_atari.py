@@ -129,6 +129,16 @@ def test_a_game_is_whole_by_default_and_takes_arguments_of_the_emulator():
         env.reset(0)
 
 
+def test_memory_is_that_of_the_last_frame_and_not_pooled():
+    game = Atari("pong", obs_type="ram")
+    game.reset(seed=7)
+    seen = [game.step(action % 6)[0] for action in range(60)]
+    game.reset(seed=7)
+    for action, memory in enumerate(seen):
+        game.step(action % 6)
+        np.testing.assert_array_equal(memory, game.env.ale.getRAM())
+
+
 def test_there_is_no_state():
     words = r"^atari_pong: --obs state: observes an image and nothing else: --obs pixels$"
     make = environment("atari_pong", obs="state")

@@ -131,6 +131,17 @@ def cameras(task, chosen):
     return images
 
 
+def limited():
+    with pytest.raises(ConfigError) as refusal:
+        make_env("dmc_cup_catch", kwargs="{time_limit: 3}")
+    return str(refusal.value)
+
+
+def test_a_time_limit_is_a_setting_and_no_argument_of_the_task(isolated):
+    told = isolated(limited)
+    assert told == "--env.kwargs time_limit: use --env.time_limit, in environment steps"
+
+
 def test_a_camera_is_chosen_by_name_or_number_and_a_bad_one_named(isolated):
     default, same, other, free, bad, far = isolated(
         cameras, "dmc_quadruped_walk", (None, "y", "1", "free", "eye", "4")

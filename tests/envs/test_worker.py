@@ -310,6 +310,29 @@ def test_the_constructor_does_not_wait_for_the_environment():
 
 
 @pytest.mark.parametrize("harm", [None, "hang"])
+def test_a_script_that_closes_no_worker_ends(tmp_path, harm):
+    script = tmp_path / "learner.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path[:0] = {sys.path!r}
+            import test_worker
+
+            if __name__ == "__main__":
+                env = test_worker.worker({harm!r})
+                env.reset(0)
+                env.step_async([0.0])
+                print(env._process.pid)
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert wait_until_gone(int(done.stdout))
+
+
+@pytest.mark.parametrize("harm", [None, "hang"])
 def test_a_worker_ends_when_its_learner_is_killed(tmp_path, harm):
     script = tmp_path / "learner.py"
     script.write_text(

@@ -86,6 +86,17 @@ def test_two_runs_cannot_share_one(tmp_path):
         pass
 
 
+def test_a_run_that_began_and_ended_since_the_check_keeps_its_folder(tmp_path):
+    second = config(tmp_path, seed=2)
+    check_logdir(second)
+    with claim_logdir(config(tmp_path, seed=1)):
+        pass
+    with pytest.raises(ResumeError, match="seed: saved 1, now 2"), claim_logdir(second):
+        pass
+    assert Config.read(tmp_path / "config.yaml").seed == 1
+    assert not (tmp_path / "lock").exists()
+
+
 def test_what_a_killed_run_left_does_not_stop_the_next(tmp_path):
     code = (
         "import os, signal; from dreamer_bird.config import load;"

@@ -129,6 +129,10 @@ def test_another_seed_differs_everywhere(make_run):
 def test_a_run_that_ends_before_it_learns_says_so_at_its_start(make_run):
     with pytest.warns(UserWarning, match="nothing will be learned"):
         make_run(steps=90, **{"train.prefill_steps": 100})
+    with pytest.warns(UserWarning, match="nothing will be learned"):
+        run = make_run(steps=2 * STEPS, folder="short", **{"train.prefill": 2, "envs": 2})
+    run.collect()
+    assert (run.episodes, run.finished) == (1, True)  # and no more than are asked for
 
 
 def test_a_run_whose_episodes_are_lost_plays_others_before_it_goes_on(make_run):

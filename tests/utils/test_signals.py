@@ -81,8 +81,8 @@ def test_a_process_that_cannot_reach_a_check_ends_after_the_grace(start):
     assert 0.4 < time.monotonic() - begun < 5
     assert (process.returncode, out) == (143, "")
     assert error.splitlines()[-1] == (
-        "ended unsaved, since an operation took longer than 0.5 s; the same command goes on from "
-        "the last checkpoint"
+        "ended where it was, since an operation took longer than 0.5 s; the same command goes on "
+        "from the last checkpoint"
     )
 
 
@@ -167,6 +167,21 @@ def test_a_process_that_ends_at_once_shows_the_cursor_again():
         assert (process.wait(20), said[-6:]) == (130, b"\x1b[?25h")
     finally:
         process.kill()
+
+
+def test_a_signal_that_the_caller_handles_stops_nothing():
+    from dreamer_bird.utils.signals import stopping
+
+    came = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: came.append(number))
+    try:
+        with stopping() as check:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.2)
+            check()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert came == [signal.SIGUSR1]
 
 
 def test_in_another_thread_it_is_stopped_by_request_and_signals_stay_as_they_are():
