@@ -145,18 +145,19 @@ class Agent(tf.Module):
         before = function.experimental_get_tracing_count()
         try:
             return function(*arguments)
-        except tf.errors.ResourceExhaustedError as error:
-            told = f"the device has too little memory ({error.message.splitlines()[0]})"
-            raise RunError(f"{told}: a smaller --replay.batch takes less") from error
         except tf.errors.OpError as error:
+            reason = error.message.splitlines()[0]
             new = function.experimental_get_tracing_count() > before
             if not (new and self.compiled and self._config.xla == "auto"):
+                if isinstance(error, tf.errors.ResourceExhaustedError):
+                    told = f"the device has too little memory ({reason})"
+                    raise RunError(f"{told}: a smaller --replay.batch takes less") from error
                 raise
-            told = f"XLA cannot compile here ({error.message.splitlines()[0]})"
+            told = f"XLA cannot compile here ({reason})"
             warnings.warn(f"{told}: it goes on without, as by --xla false", stacklevel=2)
         self.compiled = False
         self._trace()
-        return self._traced[name](*arguments)
+        return self._call(name, *arguments)
 
     def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
         if self.compiled:  # fixes the order of its arguments, by which XLA's cache knows it again
