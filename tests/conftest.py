@@ -176,11 +176,12 @@ class RunMaker:
             agent = Agent(config, spec, learns)
             idle.append((agent, _values(agent)))
         agent, first = idle.pop()
+        traced = dict(agent._traced)  # before which a test may put its own
 
         @stack.callback
         def take_back():
             _assign(agent, first)
-            vars(agent).pop("policy", None)  # that a test put before its own
+            agent._traced = traced
             idle.append((agent, first))
 
         return agent

@@ -313,6 +313,10 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     binary.write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(ConfigError, match=r"binary.yaml: 'utf-8' codec can't decode"):
         Config.read(binary)
+    endless = tmp_path / "endless.yaml"
+    endless.write_text("model: &all {deter: *all}")
+    with pytest.raises(ConfigError, match=r"endless.yaml: a mapping holds itself$"):
+        Config.read(endless)
 
 
 def test_config_is_a_frozen_mapping():

@@ -169,7 +169,7 @@ def _across(across: dict) -> Iterator[Part]:
         ]
         yield Part("table", heading, ["method", "runs a task", "interquartile mean"], rows)
         if any(row["most"] > row["runs"] for row in across["methods"]):
-            yield Part("note", "interquartile means: where a task has more runs, the first ones count")
+            yield Part("note", "where a task has more runs, their first ones count in the means")
     else:
         which = "DeepMind Control Suite on which every method has a return"
         yield Part("note", f"no task of the {which} at the last step shown")

@@ -127,6 +127,15 @@ def test_names_of_optimizer_state(agent):
     assert set(agent.named_variables()) - set(WEIGHTS) == expected
 
 
+def test_an_update_folds_its_images_into_what_standardises_them(make_agent, batch, seed):
+    agent = make_agent(model__standardize=True)
+    eager_step(agent, batch, seed)
+    images = batch["image"].numpy() / 255 - 0.5
+    standardizer = agent.world_model.standardizer
+    np.testing.assert_allclose(standardizer.mean, images.mean((0, 1)), atol=1e-6)
+    assert standardizer.count.numpy() == 1
+
+
 @pytest.mark.parametrize("standardize", [False, True])
 def test_named_weights_are_all_there_are(make_agent, standardize):
     agent = make_agent(model__standardize=standardize)

@@ -155,6 +155,8 @@ def test_terminal_starts_by_hand(imagined):
     # The only rollout that counts is as likely as all that count: weight 1.
     actor_loss, _ = losses(imagined, bird, alpha=2.0, clip=0.5)
     assert float(actor_loss) == pytest.approx(-(15.5 + 14) / 2 - 2 * 0.1)
+    weights = confidence_weights(tf.constant([[1.0, 3.0, 90.0]]), tf.constant([1.5, 1.5, 0]), 1.0)
+    np.testing.assert_allclose(weights, [0, 2, 1], atol=1e-6)  # 1 where nothing counts
 
 
 def random_imagined(rollouts, start):

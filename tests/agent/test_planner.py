@@ -91,6 +91,29 @@ def test_it_finds_the_best_sequence_of_discrete_actions(seed):
     np.testing.assert_allclose(np.max(plan, -1), 1, atol=0.05)
 
 
+def test_candidates_whose_returns_are_not_finite_are_not_among_the_best(seed):
+    def returns(candidates):
+        first = candidates[:, :, 0, 0]
+        bad = tf.where(first < 0.8, np.inf, np.nan)
+        return tf.where(first < 0.5, -((first - 0.3) ** 2), bad)
+
+    settings = {"horizon": 1, "iterations": 3, "candidates": 400, "elites": 20}
+    plan = planner(Spec({}, 1), **settings).search(returns, 1, seed).numpy().item()
+    assert plan == pytest.approx(0.3, abs=0.02)
+
+
+def test_it_acts_by_the_first_action_of_the_plan_with_the_highest_returns(agent, seed, monkeypatch):
+    peaks = np.random.default_rng(0).uniform(-0.8, 0.8, (3, HORIZON, ACTIONS)).astype(np.float32)
+
+    def returns(model, state, noise, candidates):
+        return -tf.reduce_sum((candidates - peaks[:, None]) ** 2, [2, 3])
+
+    planning = planner()
+    monkeypatch.setattr(planning, "_imagined_returns", returns)
+    action = planning.act(agent.world_model, latents(agent, 3), seed)
+    np.testing.assert_allclose(action, peaks[:, 0], atol=0.1)
+
+
 def test_each_iteration_draws_from_the_fit_to_the_elites_of_the_one_before(seed):
     tried = []
 

@@ -59,19 +59,21 @@ def test_model_loss(agent, batch, seed, monkeypatch, free_nats, kl_scale):
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_loss_of_the_steps_decoded_is_on_average_that_of_all(agent, batch, seed, monkeypatch):
+def test_the_loss_is_that_of_the_steps_decoded(agent, batch, seed, monkeypatch):
     batch = {**batch, "image": scale_image(batch["image"])}
-    losses = []
-    for steps in (None, 1, 3):
-        change_settings(monkeypatch, agent.world_model, decode_steps=steps)
-        losses += [agent.world_model.loss(batch, seed + number)[2] for number in range(60)]
-    images = np.array([metrics["image_loss"] for metrics in losses]).reshape(3, 60)
-    for some in images[1:]:
-        apart = some - images[0]  # of the same posteriors
-        assert apart.std() > 0 and abs(apart.mean()) < 3 * apart.std() / 60**0.5
-    # What is not decoded is learned from all steps.
-    rewards = np.array([metrics["reward_loss"] for metrics in losses]).reshape(3, 60)
-    np.testing.assert_array_equal(rewards, np.broadcast_to(rewards[0], (3, 60)))
+    model = agent.world_model
+    all_steps = model.loss(batch, seed)[2]
+    for steps in (1, LENGTH):
+        change_settings(monkeypatch, model, decode_steps=steps)
+        _, post, metrics = model.loss(batch, seed)
+        seen = {"feat": model.rssm.get_feat(post), "image": batch["image"]}
+        seen = some_steps(seen, steps, seed)
+        image_loss = -tf.reduce_mean(model.decoders["image"](seen["feat"]).log_prob(seen["image"]))
+        assert float(metrics["image_loss"]) == pytest.approx(float(image_loss), rel=1e-6)
+        same = float(all_steps["image_loss"]) == pytest.approx(float(image_loss), rel=1e-6)
+        assert same == (steps == LENGTH)
+        # What is not decoded is learned from all steps.
+        assert float(metrics["reward_loss"]) == float(all_steps["reward_loss"])
 
 
 def test_some_steps_are_drawn_from_each_sequence_without_repeating(seed):
@@ -96,6 +98,46 @@ def test_free_nats_stop_the_gradient_of_the_divergence(agent, batch, seed, monke
             change_settings(monkeypatch, agent.world_model, free_nats=free_nats)
             loss, _, _ = agent.world_model.loss(batch, seed)
         assert bool(tape.gradient(loss, prior_alone).numpy().any()) == learns
+
+
+def test_free_nats_are_of_the_mean_of_the_batch(agent, batch, seed, monkeypatch):
+    batch = {**batch, "image": scale_image(batch["image"])}
+    change_settings(monkeypatch, agent.world_model, free_nats=0.0)
+    kl = float(agent.world_model.loss(batch, seed)[2]["div"])
+    change_settings(monkeypatch, agent.world_model, free_nats=0.999 * kl)  # above some, below all
+    assert float(agent.world_model.loss(batch, seed)[2]["div"]) == pytest.approx(kl, rel=1e-5)
+
+
+def test_the_divergence_draws_the_posterior_to_the_prior_and_the_prior_to_it(
+    agent, batch, seed, monkeypatch
+):
+    one = {key: value[:, :1] for key, value in batch.items()}
+    one["image"] = scale_image(one["image"])
+    model = agent.world_model
+    change_settings(monkeypatch, model, free_nats=0.0)
+    with tf.GradientTape() as tape:
+        _, post, metrics = model.loss(one, seed)
+    biases = [layer.bias for layer in (model.rssm.obs2, model.rssm.img3)]
+    of_post, of_prior = tape.gradient(metrics["kl"], biases)
+    _, prior = model.rssm.observe(model.embed(one), one["action"], seed=seed)
+    apart = ((post["mean"] - prior["mean"]) / prior["std"] ** 2).numpy().mean((0, 1))
+    assert np.abs(apart).max() > 1e-3
+    np.testing.assert_allclose(of_post[: len(apart)], apart, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(of_prior[: len(apart)], -apart, rtol=1e-3, atol=1e-6)
+
+
+def test_where_an_episode_begins_within_a_sequence_the_model_begins_anew(agent, batch, seed):
+    batch = {**batch, "image": scale_image(batch["image"])}
+    first = tf.constant([[False, False, True, False], [False] * 4])
+    model = agent.world_model
+    _, post, _ = model.loss({**batch, "first": first}, seed)
+    seen = model.embed(batch), batch["action"]
+    expected, _ = model.rssm.observe(*seen, seed=seed, first=first)
+    without, _ = model.rssm.observe(*seen, seed=seed)
+    for key, value in expected.items():
+        np.testing.assert_allclose(post[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+    apart = np.abs(post["deter"] - without["deter"]).max(-1) > 1e-4
+    assert apart.tolist() == [[False, False, True, True], [False] * 4]
 
 
 def test_discounts_without_a_head_are_gamma(agent):

@@ -95,6 +95,7 @@ def test_the_page_is_self_contained_and_accessible(page_file):
     elements = Elements(page_file.read_text())
     assert not elements.all("link")
     assert all("src" not in script for script in elements.all("script"))
+    assert len(elements.all("img")) == 4
     assert all(image["src"].startswith("data:image/gif;base64,") for image in elements.all("img"))
     assert all(len(image["alt"]) > 20 for image in elements.all("img"))
     assert all(
@@ -179,7 +180,7 @@ def test_the_page_draws_itself_without_errors_or_requests(page, page_file):
     assert page.run("document.querySelectorAll('.plot .main-svg').length > 0")
     # Two traces a method; three scores or two, and the area of a published curve.
     assert page.run(SHOWN) == [10, 9, 6, 6, 2, 2]
-    assert page.run("[...document.images].every((i) => i.loading = 'eager')")
+    page.run("[...document.images].every((i) => i.loading = 'eager')")  # and not when seen
     script = "Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))"
     assert page.run(script) == [8] * 4
     assert page.problems() == []

@@ -346,8 +346,10 @@ def test_when_it_is_stopped_all_runs_are_told_and_their_states_are_what_became_o
             run.state = "running"
         raise Stopped(signal.SIGTERM)
 
+    ray = FakeRay({})
     with pytest.raises(Stopped):
-        launch(runs, {}, check)
+        Launcher(ray, Share(2, 0.5), 2, Board(runs)).train(runs, check)
+    assert ray.cancelled == [0, 1, 2]
     assert [run.state for run in runs] == ["done", "stopped", "waiting"]
 
 

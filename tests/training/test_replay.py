@@ -128,7 +128,10 @@ def test_episodes_come_back_from_disk_as_they_were(tmp_path, replay):
         np.testing.assert_array_equal(second[key], value)
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "other arrays", "not uint8", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    ["torn", "empty", "other arrays", "not uint8", "flat", "larger", "shorter", "missing"],
+)
 def test_a_damaged_episode_is_set_aside_and_the_others_are_used(tmp_path, replay, damage):
     for number in (1, 2):
         replay.add(f"{number}", episode(6, number))
@@ -142,11 +145,17 @@ def test_a_damaged_episode_is_set_aside_and_the_others_are_used(tmp_path, replay
         np.savez(path, image=np.zeros((3, 2, 2, 3), np.uint8))
     elif damage == "not uint8":
         np.savez(path, **(episode(6) | {"image": np.zeros((7, 2, 2, 3), np.float32)}))
+    elif damage == "flat":
+        np.savez(path, **(episode(6) | {"image": np.zeros((7, 12), np.uint8)}))
+    elif damage == "larger":
+        np.savez(path, **(episode(6) | {"image": np.zeros((7, 4, 4, 3), np.uint8)}))
+    elif damage == "shorter":
+        np.savez(path, **(episode(6) | {"reward": np.zeros(6, np.float32)}))
     else:
         path.unlink()
     again = Replay(tmp_path, None, length=4)
     with pytest.warns(UserWarning, match=r"1\.npz"):
-        again.load(["1", "2"])
+        again.load(["2", "1"])
     assert again.names == ["2"]
     assert (tmp_path / "damaged" / "1.npz").exists() == (damage != "missing")
 

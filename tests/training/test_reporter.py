@@ -7,7 +7,7 @@ import pytest
 
 from dreamer_bird.config import load
 from dreamer_bird.training import reporter as reporter_module
-from dreamer_bird.training.reporter import Pace, Reporter, clock
+from dreamer_bird.training.reporter import Pace, Reporter, clock, means
 
 EVERY, WINDOW, STEPS = 1000, 10_000, 1_000_000
 BLOCK, EVALUATION = 50.0, 150.0  # seconds of an episode with its updates, and of an evaluation
@@ -142,6 +142,11 @@ def now(monkeypatch):
 
 EPISODE = {"reward": np.array([0, 1, 30.2])}
 HISTORY = {"model_loss": np.ones(2), "skipped_updates": np.zeros(2)}
+
+
+def test_means_are_of_the_updates_in_which_a_metric_was_finite():
+    told = means({"loss": np.array([1, np.nan, 3, np.inf]), "none": np.array([np.nan])})
+    assert told["loss"] == 2 and np.isnan(told["none"])
 
 
 def test_lines_tell_random_episodes_and_promise_nothing_before_updates_were_timed(now):

@@ -108,6 +108,57 @@ def test_random_episodes_go_on_until_there_are_steps_enough(make_run):
     assert run.prefilled == run.step == 5 * 2 * STEPS
 
 
+def test_the_policy_explores_in_training_and_not_in_evaluations(make_run, monkeypatch):
+    run = make_run()
+    run.collect()  # at random
+    act, explored = run.agent.act, []
+
+    def record(obs, state, seed, training):
+        explored.append(training)
+        return act(obs, state, seed, training)
+
+    monkeypatch.setattr(run.agent, "act", record)
+    run.collect()
+    assert explored == [True] * STEPS
+    explored.clear()
+    run.evaluate()
+    assert explored == [False] * STEPS
+
+
+def test_the_replay_holds_so_many_environment_steps(make_run):
+    run = make_run(**{"replay.capacity": 3 * 2 * STEPS, "env.action_repeat": 2})
+    for _ in range(5):
+        run.collect()
+    assert [name.partition("-")[0] for name in run.replay.names] == ["000003", "000004", "000005"]
+
+
+def test_an_action_that_is_no_number_changes_nothing_in_other_environments(make_run, monkeypatch):
+    episodes = []
+    for spoiled in (False, True):
+        run = make_run(folder=f"{spoiled}", envs=2, **{"train.prefill": 2})
+        run.collect()  # at random
+        act, calls = run.agent.act, []
+
+        def spoil(obs, state, seed, training, act=act, calls=calls, spoiled=spoiled):
+            action, state = act(obs, state, seed, training)
+            calls.append(state)
+            if spoiled and len(calls) == 3:
+                action = np.where([[True], [False]], np.nan, action)
+            return action, state
+
+        monkeypatch.setattr(run.agent, "act", spoil)
+        run.collect()
+        assert run.collector.nonfinite_actions == spoiled
+        episodes.append([episode for _, episode in run.replay._episodes][-2:])
+        make_run.end(run)
+    (ours, other), (spoilt, same) = episodes
+    for key, value in other.items():
+        np.testing.assert_array_equal(same[key], value, err_msg=key)
+    np.testing.assert_array_equal(spoilt["action"][:3], ours["action"][:3])
+    assert not spoilt["action"][3].any() and ours["action"][3].any()
+    assert np.any(spoilt["action"][4:] != ours["action"][4:])  # its state began anew
+
+
 def test_another_seed_differs_everywhere(make_run):
     """In weights, environments, random actions, the policy's actions and the replay's draws."""
     runs = [make_run(folder=f"run{seed}", seed=seed) for seed in (0, 1)]

@@ -52,6 +52,43 @@ def test_a_block_of_updates_goes_on_where_it_was_stopped(make_run, flags):
     assert next_stage(again) == "save"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "scale"), [("float32", "float16", 2**15), ("float16", "float32", 1)]
+)
+def test_another_precision_goes_on_with_the_weights_and_a_loss_scale_of_its_own(
+    make_run, before, after, scale
+):
+    run = make_run(precision=before)
+    weights = {name: variable.numpy() for name, variable in run.agent.named_variables().items()}
+    make_run.end(run)
+    again = make_run(precision=after).agent.named_variables()
+    assert again.keys() == weights.keys()
+    for name, variable in again.items():
+        expected = scale if name.endswith("loss_scale") else weights[name]
+        np.testing.assert_array_equal(variable, expected, err_msg=name)
+
+
+def test_what_is_due_earlier_now_and_what_failed_in_a_row_reach_the_next_process(make_run):
+    run = make_run(**{"train.eval_every": 5000, "train.save_every": 5000})
+    run.collect()
+    run.next_eval = 5000
+    streaks = run.bad_updates, run.collector._bad_actions, run.diagnostics.collector._bad_actions
+    for number, streak in enumerate(streaks):
+        for _ in range(number + 1):
+            streak.count(f"quantity {number}")
+    run.write_checkpoint()
+    make_run.end(run)
+    again = make_run(**{"train.eval_every": 50, "train.save_every": 30})
+    assert again.step == run.step == 24
+    assert (again.next_eval, again.next_save) == (50, 30)
+    streaks = (
+        *(again.bad_updates, again.collector._bad_actions),
+        again.diagnostics.collector._bad_actions,
+    )
+    told = [(streak.length, streak.first) for streak in streaks]
+    assert told == [(1, "quantity 0"), (2, "quantity 1"), (3, "quantity 2")]
+
+
 def test_a_checkpoint_of_another_task_is_refused_by_name(make_run, tmp_path):
     make_run.end(make_run())
     with pytest.raises(CheckpointError, match="is of task dmc_cartpole_swingup, not dmc_cup_catch"):
