@@ -99,6 +99,8 @@ def _train(arguments: list[str]) -> int:
         # They start while TensorFlow is imported.
         names = *(f"train {number}" for number in range(1, playing + 1)), "evaluate"
         *envs, eval_env = (stack.enter_context(start_worker(config, name)) for name in names)
+        # All are told to leave before any is waited for.
+        stack.callback(lambda: [env.leave() for env in (*envs, eval_env)])
         with quietly():
             from dreamer_bird.training.train import train
         train(config, hosts, envs, eval_env)

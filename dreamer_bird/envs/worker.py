@@ -128,6 +128,10 @@ class EnvWorker(AbstractContextManager):
                 raise FilmError(str(error)) from error
             return None
 
+    def leave(self) -> None:
+        """Have the process end by itself, without waiting for it as `close` does."""
+        self._connection.close()
+
     def close(self) -> None:
         """End the process, by force after a second; does nothing the second time."""
         self._end()

@@ -309,6 +309,16 @@ def test_the_constructor_does_not_wait_for_the_environment():
         assert time.monotonic() - start < 5
 
 
+def test_workers_that_are_told_to_leave_need_not_be_waited_for():
+    with worker() as one, worker() as other:
+        for env in (one, other):
+            env.reset(0)
+            env.leave()
+        assert wait_until_gone(one._process.pid) and wait_until_gone(other._process.pid)
+        with pytest.raises(WorkerError, match="is closed"):
+            one.reset(0)
+
+
 @pytest.mark.parametrize("harm", [None, "hang"])
 def test_a_script_that_closes_no_worker_ends(tmp_path, harm):
     script = tmp_path / "learner.py"
