@@ -319,49 +319,36 @@ def test_workers_that_are_told_to_leave_need_not_be_waited_for():
             one.reset(0)
 
 
+def learner_script(folder, harm, *then):
+    """Return a script that prints its worker's pid amid a step, and goes on with these lines."""
+    lines = [
+        "import sys, time",
+        f"sys.path[:0] = {sys.path!r}",
+        "import test_worker",
+        'if __name__ == "__main__":',
+        f"    env = test_worker.worker({harm!r})",
+        "    env.reset(0)",
+        "    print(env._process.pid, flush=True)",
+        "    env.step_async([0.0])",
+        *(f"    {line}" for line in then),
+    ]
+    path = folder / "learner.py"
+    path.write_text("\n".join(lines))
+    return path
+
+
 @pytest.mark.parametrize("harm", [None, "hang"])
 def test_a_script_that_closes_no_worker_ends(tmp_path, harm):
-    script = tmp_path / "learner.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys
-            sys.path[:0] = {sys.path!r}
-            import test_worker
-
-            if __name__ == "__main__":
-                env = test_worker.worker({harm!r})
-                env.reset(0)
-                env.step_async([0.0])
-                print(env._process.pid)
-            """
-        )
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    line = [sys.executable, learner_script(tmp_path, harm)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     assert wait_until_gone(int(done.stdout))
 
 
 @pytest.mark.parametrize("harm", [None, "hang"])
 def test_a_worker_ends_when_its_learner_is_killed(tmp_path, harm):
-    script = tmp_path / "learner.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys, time
-            sys.path[:0] = {sys.path!r}
-            import test_worker
-
-            if __name__ == "__main__":
-                env = test_worker.worker({harm!r})
-                env.reset(0)
-                print(env._process.pid, flush=True)
-                env.step_async([0.0])
-                time.sleep(60)
-            """
-        )
-    )
-    learner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    line = [sys.executable, learner_script(tmp_path, harm, "time.sleep(60)")]
+    learner = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     try:
         pid = int(learner.stdout.readline())
         assert is_running(pid)
