@@ -146,7 +146,7 @@ class Agent(tf.Module):
         try:
             return function(*arguments)
         except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0]
+            reason = error.message.partition("\n")[0]
             new = function.experimental_get_tracing_count() > before
             if not (new and self.compiled and self._config.xla == "auto"):
                 if isinstance(error, tf.errors.ResourceExhaustedError):

@@ -1,6 +1,7 @@
 """The update that XLA compiles, on the CPU: the same numbers, and loops that are loops."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -138,16 +139,27 @@ def test_where_xla_fails_auto_goes_on_without_it_and_true_does_not(
     assert not auto.compiled
 
 
-def test_too_little_memory_is_a_line_that_names_a_setting(make_agent, state_batch, seed):
-    agent = make_agent(STATE, **SMALL)
-
+@pytest.mark.parametrize("xla", ["auto", "false"])
+def test_too_little_memory_is_a_line_that_names_a_setting(
+    make_agent, state_batch, seed, broken_xla, monkeypatch, xla
+):
     def fails(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nand more")
 
+    def trace(self):
+        with_xla(self)
+        self._traced = self._traced if self.compiled else dict.fromkeys(self._traced, fails)
+
+    with_xla = agent_module.Agent._trace
     fails.experimental_get_tracing_count = lambda: 0
-    agent._traced = dict.fromkeys(agent._traced, fails)
-    with pytest.raises(RunError, match=r"\(OOM when allocating\): a smaller --replay.batch"):
+    monkeypatch.setattr(agent_module.Agent, "_trace", trace)
+    agent = make_agent(STATE, **SMALL, xla=xla)
+    told = r"\(OOM when allocating\): a smaller --replay.batch"
+    # Where XLA fails too, it goes on without first.
+    with warnings.catch_warnings(), pytest.raises(RunError, match=told):
+        warnings.simplefilter("ignore")
         agent.train_step(state_batch, seed)
+    assert not agent.compiled
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,9 @@ def test_free_nats_are_of_the_mean_of_the_batch(agent, batch, seed, monkeypatch)
     batch = {**batch, "image": scale_image(batch["image"])}
     change_settings(monkeypatch, agent.world_model, free_nats=0.0)
     kl = float(agent.world_model.loss(batch, seed)[2]["div"])
-    change_settings(monkeypatch, agent.world_model, free_nats=0.999 * kl)  # above some, below all
+    change_settings(
+        monkeypatch, agent.world_model, free_nats=0.999 * kl
+    )  # above what some states have, below their mean
     assert float(agent.world_model.loss(batch, seed)[2]["div"]) == pytest.approx(kl, rel=1e-5)
 
 

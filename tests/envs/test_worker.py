@@ -328,8 +328,8 @@ def learner_script(folder, harm, *then):
         'if __name__ == "__main__":',
         f"    env = test_worker.worker({harm!r})",
         "    env.reset(0)",
-        "    print(env._process.pid, flush=True)",
         "    env.step_async([0.0])",
+        "    print(env._process.pid, flush=True)",
         *(f"    {line}" for line in then),
     ]
     path = folder / "learner.py"
