@@ -1,6 +1,7 @@
 import sys
 import types
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
+from typing import ClassVar
 
 import pytest
 from command_line import RUN, command, python
@@ -12,6 +13,21 @@ from dreamer_bird.errors import CheckpointError, ConfigError, ResumeError
 from dreamer_bird.training import driver
 
 
+class Worker(AbstractContextManager):
+    """Notes when it is told to leave, and when it is waited for."""
+
+    told: ClassVar[list[str]] = []
+
+    def __init__(self, config, name):
+        self.told.clear()
+
+    def leave(self):
+        self.told.append("leave")
+
+    def __exit__(self, *_):
+        self.told.append("wait")
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Replace training by a list of the configurations it was asked to train."""
@@ -20,7 +36,7 @@ def trained(monkeypatch):
         train=lambda config, hosts, envs, eval_env: configs.append(config)
     )
     monkeypatch.setitem(sys.modules, "dreamer_bird.training.train", module)
-    monkeypatch.setattr(driver, "start_worker", lambda config, name: nullcontext(name))
+    monkeypatch.setattr(driver, "start_worker", Worker)
     return configs
 
 
@@ -132,6 +148,11 @@ def test_train_gets_the_resolved_config(trained, tmp_path, command):
     assert (config.seed, config.steps, config.model.lr) == (3, 100_000, 3e-4)
     assert (config.model.depth, config.logdir) == (4, str(logdir))
     assert not logdir.exists()
+
+
+def test_all_workers_are_told_to_leave_before_any_is_waited_for(trained, tmp_path):
+    assert cli.main(["--envs", "2", "--logdir", str(tmp_path / "run")]) == 0
+    assert Worker.told == ["leave"] * 3 + ["wait"] * 3
 
 
 @pytest.mark.parametrize(

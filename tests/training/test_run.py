@@ -1,8 +1,6 @@
 """The stages of a run, in this process, with an environment of random pixels."""
 
 import re
-from contextlib import AbstractContextManager
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +9,7 @@ import tensorflow as tf
 from stages import finish, next_stage
 from toy_envs import STEPS
 
-from dreamer_bird.cli import main
-from dreamer_bird.training import driver, train
+from dreamer_bird.training import train
 
 
 def test_the_counters_decide_what_is_due(make_run):
@@ -252,19 +249,3 @@ def test_a_compiled_update_tells_its_time_each_time_that_it_is_traced(make_run, 
     assert first == "XLA compiles the update: on a GPU that takes minutes"
     assert len(compiled) == 2
     assert all(re.fullmatch(r"XLA compiled the update in \d+\.\d s", line) for line in compiled)
-
-
-def test_all_workers_are_told_to_leave_before_any_is_waited_for(monkeypatch, tmp_path):
-    told = []
-
-    class Worker(AbstractContextManager):
-        def __init__(self, config, name):
-            self.leave = partial(told.append, "leave")
-
-        def __exit__(self, *_):
-            told.append("close")
-
-    monkeypatch.setattr(driver, "start_worker", Worker)
-    monkeypatch.setattr(train, "train", lambda *_: None)
-    assert main(["--envs", "2", "--logdir", str(tmp_path / "run")]) == 0
-    assert told == ["leave"] * 3 + ["close"] * 3
