@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dreamer_bird.analysis import style
 from dreamer_bird.analysis.baselines import published_curves, published_scores
-from dreamer_bird.analysis.logs import RETURNS
+from dreamer_bird.analysis.logs import is_return
 from dreamer_bird.utils.files import replacing
 
 FORMATS = ("png", "pdf", "svg")
@@ -62,7 +62,8 @@ def write_figure(
 def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
     """Return the figure of a table with the columns task, method, at, mean, low, high, seeds.
 
-    With `baselines` the published scores and curves are drawn behind returns.
+    A curve is thin where it lacks some of its seeds. With `baselines` the published scores and
+    curves are drawn behind returns.
     """
     tasks = sorted(table["task"].unique())
     columns = len(tasks) if len(tasks) <= 3 else min(4, math.ceil(len(tasks) ** 0.5))
@@ -75,7 +76,7 @@ def draw(table: pd.DataFrame, key: str | None, baselines: bool) -> Figure:
     labels = {method: style.method_label(method, seeds.get_group(method)) for method in looks}
     for number, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
         _draw_curves(panel, table[table["task"] == task], looks, labels)
-        if baselines and key in (None, *RETURNS):
+        if baselines and is_return(key):
             _draw_published(panel, task)
         _arrange(panel, task)
         if number % columns == 0:
@@ -96,9 +97,12 @@ def _draw_curves(
 ) -> None:
     for number, (method, look) in enumerate(looks.items()):
         rows = table[table["method"] == method]
+        whole = rows["seeds"] == rows["seeds"].max()
+        if not whole.all():
+            panel.plot(rows["at"], rows["mean"], color=look.colour, linewidth=0.5, zorder=3)
         panel.plot(
             rows["at"],
-            rows["mean"],
+            rows["mean"].where(whole),
             color=look.colour,
             linestyle=(0, look.dashes) if look.dashes else "-",
             marker=look.marker,
@@ -122,17 +126,14 @@ def _draw_published(panel: Axes, task: str) -> None:
             score.score, color=look.colour, linestyle=dashes, linewidth=0.9, label=label, zorder=2
         )
     for curve in published_curves(task):
-        steps, mean, std = curve.until(panel.get_xlim()[1])
+        end, colour = panel.get_xlim()[1], style.PUBLISHED_CURVE.colour
+        steps, mean, std = curve.until(end)
         if len(steps):
-            panel.fill_between(
-                steps,
-                mean - std,
-                mean + std,
-                color=style.PUBLISHED_CURVE.colour,
-                alpha=0.3,
-                linewidth=0,
-                label=style.curve_label(curve),
-            )
+            label = style.curve_label(curve)
+            ends = mean - std, mean + std
+            panel.fill_between(steps, *ends, color=colour, alpha=0.3, linewidth=0, label=label)
+            known = curve.step <= end  # between these the band is a straight line
+            panel.plot(curve.step[known], curve.mean[known], ".", color=colour, zorder=2)
 
 
 def _arrange(panel: Axes, task: str) -> None:

@@ -15,7 +15,7 @@ from dreamer_bird.analysis.baselines import is_baselines
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.names import UNKNOWN, canonical_task, names_of
 from dreamer_bird.analysis.readers import RETURNS, LogError, LoggedRun, is_table, known, read_files
-from dreamer_bird.config import Config
+from dreamer_bird.config import RESUMABLE, RULES, Config, show
 from dreamer_bird.errors import ConfigError, nearest
 
 FILE = "metrics.jsonl"
@@ -62,6 +62,11 @@ class Log:
         return next((key for key in RETURNS if key in self.curves), RETURNS[0])
 
 
+def is_return(key: str | None) -> bool:
+    """Tell whether what a key names, or what is taken without one, is a return."""
+    return key in (None, *RETURNS)
+
+
 def title(method: str) -> str:
     """Return a method's name as it is written, "Soft-BIRD (state)" for "soft_bird (state)"."""
     name, space, rest = method.partition(" ")
@@ -79,7 +84,8 @@ def read_logs(paths: Iterable[str | Path], returns: Iterable[str] = ()) -> list[
     is one of its own, "bird (state)" or "bird (both, 96x96)".
 
     Warns, in one line each, of lines dropped, of paths without a log, of two logs that claim to be
-    the same run, and of methods that look like seeds; LogError where there is no log at all.
+    the same run, of methods that look like seeds, and of runs of one method with several settings;
+    LogError where there is no log at all.
     """
     returns = tuple(returns)
     words = [str(path) for path in paths if not is_baselines(path)]
@@ -91,6 +97,7 @@ def read_logs(paths: Iterable[str | Path], returns: Iterable[str] = ()) -> list[
         logs.setdefault(log.path, log)
     _warn_of_twins(logs.values())
     _warn_of_numbered(logs.values())
+    _warn_of_settings(logs.values())
     return list(logs.values())
 
 
@@ -253,3 +260,18 @@ def _warn_of_numbered(logs: Iterable[Log]) -> None:
             what = f"{len(each)} methods of one run each on {task} ({methods[0]}, {methods[1]}"
             hint = "if these are seeds, NAME=FOLDER gives all in a folder one name"
             warnings.warn(f"{what}{', ...' * (len(each) > 2)}): {hint}", stacklevel=3)
+
+
+def _warn_of_settings(logs: Iterable[Log]) -> None:
+    """Warn of each method whose runs on a task differ in what they learn with, besides the seed."""
+    alike = defaultdict(list)
+    for log in logs:
+        if "variant" in log.config:
+            alike[log.task, log.method].append(log.config)
+    for (task, method), configs in alike.items():
+        for key in RULES.keys() - RESUMABLE - {"seed"}:
+            values = {show(config[key]) for config in configs if key in config}
+            if len(values) > 1:
+                what = f"runs differ in {key} ({', '.join(sorted(values))})"
+                hint = "NAME=PATH makes methods of them"
+                warnings.warn(f"{method} on {task}: {what}; {hint}", stacklevel=3)

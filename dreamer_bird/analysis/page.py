@@ -123,15 +123,17 @@ def _method_traces(rows: pd.DataFrame, method: str, look: style.Style) -> list[d
     line = {
         "x": rows["at"].tolist(),
         "y": rows["mean"].tolist(),
-        "customdata": rows[["std", "seeds"]].to_numpy().tolist(),
+        "customdata": list(map(style.spread_label, rows["std"], rows["seeds"])),
         # plotly.js takes a few HTML tags in texts; a name that holds some is shown as it is.
         "name": html.escape(style.title(method)),
         "legendgroup": f"run {method}",
         "mode": "lines" if len(rows) > 1 else "markers",
         "line": {"color": look.colour, "dash": look.strokes, "width": 2},
-        "hovertemplate": "%{y:.4~g} ± %{customdata[0]:.3~g}, seeds: %{customdata[1]}",
+        "hovertemplate": "%{y:.4~g}%{customdata}",
     }
-    return [_area(rows["at"], rows["low"], rows["high"], look.colour, f"run {method}"), line]
+    shaded = rows[rows["seeds"] > 1]
+    ends = shaded["low"], shaded["high"]
+    return [_area(shaded["at"], *ends, look.colour, f"run {method}"), line]
 
 
 def _published_traces(task: str, steps: list[float]) -> Iterator[dict]:

@@ -1,21 +1,22 @@
 """Statistics of curves; steps are environment steps, standard deviations those of a population.
 
 Curves rarely share their steps, so they are compared in bins of one width w: bin k holds the points
-in ((k - 1/2) w, (k + 1/2) w] and stands at its centre k w. Nothing is extrapolated: a seed without
-a point in a bin does not count there.
+in ((k - 1/2) w, (k + 1/2) w] and stands at its centre k w. A seed without a point in a bin does not
+count there.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.logs import Log
 
 _GROUPS = ["task", "method", "step"]
 BINS = 50  # about as many as the longest curve is cut into
-RESAMPLES = 2000  # of the seeds, for a bootstrap interval
+LATE = 0.2  # of the steps, the last ones, over which a final value is a mean
 
 
 def bin_width(curves: Iterable[Curve]) -> int:
@@ -40,7 +41,8 @@ def binned(curve: Curve, width: int) -> pd.DataFrame:
 def value_at(curve: Curve, step: int, width: int) -> float:
     """Return the value at a step, interpolated between the means of bins at their mean steps.
 
-    So a straight line keeps its values. NaN if the nearest mean is more than half a width away.
+    So a straight line keeps its values. Before the first mean and after the last their values hold;
+    NaN if the nearest mean is more than half a width away.
     """
     bins = binned(curve, width)
     if not len(bins) or 2 * (bins["step"] - step).abs().min() > width:
@@ -48,36 +50,46 @@ def value_at(curve: Curve, step: int, width: int) -> float:
     return float(np.interp(step, bins["step"], bins["value"]))
 
 
+def late_steps(end: int, width: int) -> tuple[int, int]:
+    """Return the steps over which a final value is a mean: the last fifth, a bin at the least."""
+    return int(min((1 - LATE) * end, end - width)), end
+
+
+def late_mean(curve: Curve, end: int, width: int) -> float:
+    """Return the mean of a curve's points in the `late_steps`.
+
+    NaN if its last point is more than a width before the end.
+    """
+    start, end = late_steps(end, width)
+    late = curve.value[(curve.step >= start) & (curve.step <= end)]
+    return float(late.mean()) if curve.step[-1] >= end - width and len(late) else float("nan")
+
+
 def spread(values: Iterable[float]) -> tuple[float, float, int]:
-    """Return mean, standard deviation and number of one value a seed; NaN does not count."""
+    """Return mean, standard deviation (NaN of one) and number of one value a seed, but for NaN."""
     values = pd.Series(list(values), dtype=float).dropna()
-    return values.mean(), values.std(ddof=0), len(values)
+    return values.mean(), values.std(ddof=0) if len(values) > 1 else float("nan"), len(values)
 
 
 def bands(logs: Sequence[Log], key: str | None, band: str) -> pd.DataFrame:
     """Return the tidy table of means over seeds, a row for each task, method and bin.
 
     Columns: task, method, step (centre of the bin), at (mean step of the points in it, where curves
-    are drawn), mean, std (of a population: 0 for one seed), seeds (with a point in the bin), low
-    and high (ends of the shaded area); sorted by task, method and step. With band "std" the ends
-    are a standard deviation from the mean, with "ci" those of the 95% percentile bootstrap interval
-    of the mean, for which whole seeds are drawn with replacement. Without a key the returns are
-    taken. LogError names a log that lacks the key.
+    are drawn), mean, std (of a population), seeds (with a point in the bin), low and high (ends of
+    the shaded area); sorted by task, method and step. One seed has neither a deviation nor a shade:
+    they are NaN. With band "std" the ends are a standard deviation from the mean, with "ci" those
+    of the 95% confidence interval of the mean by Student's t distribution, which few seeds need.
+    Without a key the returns are taken. LogError names a log that lacks the key.
     """
-    points = _points(logs, key)
-    groups = points.groupby(_GROUPS)
+    groups = _points(logs, key).groupby(_GROUPS)
     values = groups["value"]
     named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
     table = pd.DataFrame({**named, "seeds": values.count()}).reset_index()
-    if band == "std":
-        return table.assign(low=table["mean"] - table["std"], high=table["mean"] + table["std"])
-    intervals = []
-    for (task, method), rows in points.groupby(_GROUPS[:2]):
-        seeds = rows.pivot(index="step", columns="log", values="value")
-        low, high = _bootstrap(seeds.to_numpy())
-        ends = {"step": seeds.index, "low": low, "high": high}
-        intervals.append(pd.DataFrame({"task": task, "method": method, **ends}))
-    return table.merge(pd.concat(intervals), on=_GROUPS, validate="one_to_one")
+    free = (table["seeds"] - 1).where(table["seeds"] > 1)
+    table["std"] = table["std"].where(table["seeds"] > 1)
+    # A population's deviation over the root of n - 1 is the standard error of the mean.
+    reach = table["std"] * (student.ppf(0.975, free) / np.sqrt(free) if band == "ci" else 1)
+    return table.assign(low=table["mean"] - reach, high=table["mean"] + reach)
 
 
 def mean_curve(curves: Sequence[Curve], width: int) -> Curve:
@@ -131,11 +143,3 @@ def _points(logs: Sequence[Log], key: str | None) -> pd.DataFrame:
             bins = binned(log.curve(key), width).rename(columns={"step": "at"}).rename_axis("step")
             rows.append(bins.reset_index().assign(task=task, method=log.method, log=number))
     return pd.concat(rows)
-
-
-def _bootstrap(values: np.ndarray) -> np.ndarray:
-    """Return the interval [2, bins] of the mean over seeds of values [bins, seeds], NaN if none."""
-    seeds = values.shape[1]
-    draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
-    drawn = np.ma.masked_invalid(values)[:, draws]
-    return np.nanpercentile(drawn.mean(axis=2).filled(np.nan), [2.5, 97.5], axis=1)

@@ -131,6 +131,11 @@ def method_label(method: str, seeds: Iterable[int]) -> str:
     return f"{title(method)} ({count} seed{'s' * (most > 1)})"
 
 
+def spread_label(deviation: float, seeds: int) -> str:
+    """Word what stands behind a mean: its deviation, which one seed has none of, and its seeds."""
+    return f" ± {deviation:.3g}, seeds: {seeds}" if seeds > 1 else ", one seed"
+
+
 def score_label(score: Score) -> str:
     """Word a published score's origin, "A3C, 100M steps, from states"."""
     sees = "" if score.observation == "pixels" else ", from states"
@@ -146,5 +151,5 @@ def step_label(step: float) -> str:
     """Word a number of environment steps: 500, 100k, 1.5M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if step >= unit:
-            return f"{step / unit:g}{name}"
-    return f"{step:g}"
+            return f"{step / unit:.4g}{name}"
+    return f"{step:.4g}"

@@ -15,17 +15,21 @@ from dreamer_bird.analysis import reliability
 from dreamer_bird.analysis.baselines import PublishedCurve, published_curves, published_scores
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.divergence import between_methods
-from dreamer_bird.analysis.logs import RETURNS, Log, LogError, warn_of_training
+from dreamer_bird.analysis.logs import Log, LogError, is_return, warn_of_training
 from dreamer_bird.analysis.statistics import (
     area,
     bin_width,
     common_range,
+    late_mean,
+    late_steps,
     mean_curve,
     spread,
     steps_to_reach,
     value_at,
 )
 from dreamer_bird.errors import nearest
+
+_SHORT = 0.9  # of the longest log's steps: shorter logs are told
 
 
 class Question(NamedTuple):
@@ -38,17 +42,18 @@ class Question(NamedTuple):
     baselines: bool = True  # show published returns beside those of the logs
 
     @property
-    def of_returns(self) -> bool:
-        """Whether the values compared are returns."""
-        return self.key in (None, *RETURNS)
+    def published(self) -> bool:
+        """Whether published returns are shown."""
+        return self.baselines and is_return(self.key)
 
 
 class _Row(NamedTuple):
-    """A method on a task: its name, the curves of its seeds, and their mean in bins."""
+    """A method on a task: the curves of its seeds, their mean in bins, and their final values."""
 
     name: str
     curves: list[Curve]
     mean: Curve
+    finals: list[float]  # one a seed; of a published curve one
     published: PublishedCurve | None = None
 
 
@@ -56,6 +61,9 @@ class _Task(NamedTuple):
     name: str
     logs: list[Log]
     width: int  # of the bins
+    steps: tuple[int, int]  # that all logs cover
+    at: tuple[int, ...]  # the steps told of
+    end: int  # of the steps that final values are of
     rows: list[_Row]  # methods of the logs by name, then published curves
 
 
@@ -70,8 +78,7 @@ def compare_logs(logs: Sequence[Log], question: Question) -> dict:
     tasks = [_task([log for log in logs if log.task == name], question) for name in names]
     against = _reference(tasks, question.against)
     told = [_describe(task, question, against) for task in tasks]
-    ends = [item["at"][-1] for item in told]
-    across = _across(tasks, ends, against) if question.of_returns else None
+    across = _across(tasks, against) if is_return(question.key) else None
     return {"key": question.key, "against": against, "tasks": told, "across": across}
 
 
@@ -82,20 +89,25 @@ def _task(logs: list[Log], question: Question) -> _Task:
     if question.key is None:
         warn_of_training(logs)
     _warn_of_short(logs, question.key)
-    width = bin_width(curve for each in curves.values() for curve in each)
-    rows = [_Row(name, each, mean_curve(each, width)) for name, each in sorted(curves.items())]
-    if question.baselines and question.of_returns:
-        rows += [
-            _Row(f"{curve.method} (published)", [], Curve(curve.step, curve.mean), curve)
-            for curve in published_curves(logs[0].task)
-        ]
-    return _Task(logs[0].task, logs, width, rows)
+    every = [curve for each in curves.values() for curve in each]
+    width, steps = bin_width(every), common_range(every)
+    at = question.at or _quarters(steps[1], width)
+    end = at[-1] if question.at else steps[1]
+    rows = []
+    for name, each in sorted(curves.items()):
+        finals = [late_mean(curve, end, width) for curve in each]
+        rows.append(_Row(name, each, mean_curve(each, width), finals))
+    for curve in published_curves(logs[0].task) if question.published else ():
+        mean = Curve(curve.step, curve.mean)
+        finals = [area(mean, *late_steps(end, width))]
+        rows.append(_Row(f"{curve.method} (published)", [], mean, finals, curve))
+    return _Task(logs[0].task, logs, width, steps, at, end, rows)
 
 
 def _warn_of_short(logs: list[Log], key: str | None) -> None:
     ends = {log.path: log.curve(key).step[-1] for log in logs}
     last = max(ends.values())
-    short = sorted((end, path) for path, end in ends.items() if 2 * end < last)
+    short = sorted((end, path) for path, end in ends.items() if end < _SHORT * last)
     if short:
         end, path = short[0]
         others = f" ({len(short) - 1} more end early)" if len(short) > 1 else ""
@@ -121,62 +133,65 @@ def _reference(tasks: Sequence[_Task], against: str | None) -> str | None:
 def _describe(task: _Task, question: Question, against: str | None) -> dict:
     """Return all that is told of a task.
 
-    `range`: the steps that all logs cover; `width`: of the bins; `at`: steps; `scores`: to reach,
-    `final` among them, that of the reference at the end of the range; `methods`: see `_method`;
-    `published`: scores; `differences`: of training metrics, see `divergence.between_methods`.
+    `range`: the steps that all logs cover; `width`: of the bins; `at`: steps; `late`: those that
+    final values are means over; `scores`: to reach, `final` among them, that of the reference;
+    `methods`: see `_method`; `published`: scores; `differences`: of training metrics, see
+    `divergence.between_methods`.
     """
-    start, end = common_range(curve for row in task.rows for curve in row.curves)
     reference = next((row for row in task.rows if row.name == against), None)
-    final = _final(reference.mean, end, task.width) if reference else None
-    at = question.at or _quarters(end, task.width)
-    scores = list(question.scores or (_levels(task) if question.of_returns else []))
+    final = _final(reference) if reference else None
+    scores = list(question.scores or (_levels(task) if is_return(question.key) else []))
     scores += [final] if final is not None and final not in scores else []
-    told = {"task": task.name, "range": [start, end], "width": task.width, "at": list(at)}
-    told |= {"scores": scores, "final": final, "methods": []}
+    told = {"task": task.name, "range": [*task.steps], "width": task.width, "at": [*task.at]}
+    told |= {"late": [*late_steps(task.end, task.width)], "scores": scores, "final": final}
+    told["methods"] = []
     for row in task.rows:
-        method = _method(row, at, (start, end), task.width)
-        method["reach"] = [_reach(row, score, task.width, end, reference) for score in scores]
+        method = _method(row, task)
+        method["reach"] = [_reach(row, score, task, reference) for score in scores]
         told["methods"].append(method)
-    shown = question.baselines and question.of_returns
-    scores = published_scores(task.name) if shown else []
+    scores = published_scores(task.name) if question.published else []
     told["published"] = [score._asdict() for score in scores]
     told["differences"] = between_methods(task.logs, against)
     return told
 
 
-def _method(row: _Row, at: Sequence[int], steps: tuple[int, int], width: int) -> dict:
-    """Return `method`, `source` (of a published curve), `seeds`, `values` at steps, and `area`.
+def _method(row: _Row, task: _Task) -> dict:
+    """Return `method`, `source` (of a published curve), `seeds`, `values` at steps, and two means.
 
-    `area` is over the steps given. Values and area are dicts of `mean`, `std` and `seeds`.
+    These are `final`, over the late steps, and `area`, over all that the logs cover. Each is a dict
+    of `mean`, `std` and `seeds`.
     """
     curves, published = row.curves, row.published
     if published:
-        values = [_published_at(published, step, width) for step in at]
-        seeds = published.seeds[0]
-        areas = area(row.mean, *steps), math.nan, seeds  # of one curve, of the means
+        seeds = int(published.seeds[0])
+        values = [_published_at(published, step) for step in task.at]
+        means = [(row.finals[0], math.nan, seeds), (area(row.mean, *task.steps), math.nan, seeds)]
     else:
-        values = [spread(value_at(curve, step, width) for curve in curves) for step in at]
-        areas, seeds = spread(area(curve, *steps) for curve in curves), len(curves)
+        seeds = len(curves)
+        values = [spread(value_at(curve, step, task.width) for curve in curves) for step in task.at]
+        means = [spread(row.finals), spread(area(curve, *task.steps) for curve in curves)]
     return {
         "method": row.name,
         "source": f"{published.source}; {published.note}" if published else None,
-        "seeds": int(seeds),
+        "seeds": seeds,
         "values": [_spread(*value) for value in values],
-        "area": _spread(*areas),
+        "final": _spread(*means[0]),
+        "area": _spread(*means[1]),
     }
 
 
-def _reach(row: _Row, score: float, width: int, end: int, reference: _Row | None) -> dict:
-    """Return the `steps` that the mean curve takes to a `score`, and the `seeds` there by `end`.
+def _reach(row: _Row, score: float, task: _Task, reference: _Row | None) -> dict:
+    """Return the `steps` that the mean curve takes to a `score`, and the `seeds` that reach it.
 
-    `ratio`: the steps of the reference over those of the method, so above 1 it needs fewer. Where
-    a curve begins above the score it took `at_most` those steps, and there is no ratio.
+    Seeds count within what all logs cover. `ratio`: the steps of the reference over those of the
+    method, so above 1 it needs fewer. Where a curve begins above the score it took `at_most` those
+    steps, and there is no ratio.
     """
     steps = steps_to_reach(row.mean, score)
-    alone = [steps_to_reach(mean_curve([curve], width), score) for curve in row.curves]
+    alone = [steps_to_reach(mean_curve([curve], task.width), score) for curve in row.curves]
     at_most = _begins(row, score)
     told = {"score": score, "steps": _known(steps), "ratio": None, "at_most": at_most}
-    told["seeds"] = None if row.published else sum(step <= end for step in alone)
+    told["seeds"] = None if row.published else sum(step <= task.steps[1] for step in alone)
     begins = at_most or (reference and _begins(reference, score))
     if reference and row is not reference and steps > 0 and not begins:
         told["ratio"] = _known(steps_to_reach(reference.mean, score) / steps)
@@ -188,29 +203,31 @@ def _begins(row: _Row, score: float) -> bool:
     return bool((row.mean.value[:1] >= score).any())
 
 
-def _published_at(curve: PublishedCurve, step: int, width: int) -> tuple[float, float, int]:
-    """Return the published point in the bin around a step, or the mean between its neighbours."""
-    index = np.abs(curve.step - step).argmin()
-    if 2 * abs(curve.step[index] - step) <= width:
+def _published_at(curve: PublishedCurve, step: int) -> tuple[float, float, int]:
+    """Return the published point at a step, or the mean on the line between its neighbours."""
+    if step in curve.step:
+        index = curve.step.searchsorted(step)
         return curve.mean[index], curve.std[index], curve.seeds[index]
     if not curve.step[0] <= step <= curve.step[-1]:
         return math.nan, math.nan, 0
-    after = np.searchsorted(curve.step, step)
+    after = curve.step.searchsorted(step)
     mean = np.interp(step, curve.step, curve.mean)
     return mean, math.nan, curve.seeds[after - 1 : after + 1].min()
 
 
-def _final(curve: Curve, end: int, width: int) -> float | None:
-    """Return the value of a curve in its last bin up to a step, None if it never rose to it."""
-    values = curve.value[2 * curve.step <= 2 * end + width]
-    return float(values[-1]) if len(values) and values[-1] > values.min() else None
+def _final(row: _Row) -> float | None:
+    """Return the mean of a method's final values, None if it never rose to it."""
+    mean, _, count = spread(row.finals)
+    return float(mean) if count and mean > row.mean.value.min(initial=math.inf) else None
 
 
 def _quarters(end: int, width: int) -> tuple[int, ...]:
-    """Return the bins nearest to the quarters of the steps up to the end, or the end itself."""
-    last = end // width  # beyond it a log may have nothing
-    bins = {width * min(round(end * quarter / 4 / width), last) for quarter in (1, 2, 3, 4)}
-    return tuple(sorted(bins - {0})) or (end,)
+    """Return the bins nearest to the first three quarters of the steps up to the end, or the end.
+
+    What stands at the end itself the final values tell.
+    """
+    bins = {width * round(end * quarter / 4 / width) for quarter in (1, 2, 3)}
+    return tuple(sorted(step for step in bins if 0 < step <= end)) or (end,)
 
 
 def _levels(task: _Task) -> list[float]:
@@ -222,25 +239,24 @@ def _levels(task: _Task) -> list[float]:
     return sorted({float(f"{level:.2g}") for level in levels})
 
 
-def _across(tasks: Sequence[_Task], ends: Sequence[int], against: str | None) -> dict:
-    """Return `reliability.summarise` of the runs' returns at the last step told of each task.
+def _across(tasks: Sequence[_Task], against: str | None) -> dict:
+    """Return `reliability.summarise` of the runs' final returns on each task.
 
     It is of the tasks of the control suite, whose returns alone have a scale in common; `left_out`
-    are the names of the others, `lacking` those on which a method has no return there.
+    are the names of the others, `lacking` those on which a method has no final return.
     """
     scores: reliability.Scores = {}
-    for task, end in zip(tasks, ends, strict=True):
+    for task in tasks:
         if not task.name.startswith("dmc_"):
             continue
         scores[task.name] = {}
         for row in filter(lambda row: row.curves, task.rows):
-            values = [value_at(curve, end, task.width) for curve in row.curves]
-            known = [value for value in values if not math.isnan(value)]
+            known = [value for value in row.finals if not math.isnan(value)]
             scores[task.name][row.name] = known
-            left = len(values) - len(known)
-            if 0 < left < len(values):
-                what = f"{left} of {len(values)} runs have no return at step {end:,}"
-                warnings.warn(f"{row.name} on {task.name}: {what}: not counted there", stacklevel=3)
+            if 0 < len(known) < len(row.finals):
+                what = f"{len(row.finals) - len(known)} of {len(row.finals)} runs have no return"
+                where = f"shortly before step {task.end:,}: not counted there"
+                warnings.warn(f"{row.name} on {task.name}: {what} {where}", stacklevel=3)
     left_out = [task.name for task in tasks if task.name not in scores]
     told = reliability.summarise(scores, against)
     lacking = [name for name in scores if name not in told["tasks"]]

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamer_bird.analysis.logs import title
+from dreamer_bird.analysis.style import step_label
 
 WIDTH = 100  # columns that all tables fit into
-_COLUMNS = 4  # of values with their deviations, that fit beside a method
+_COLUMNS = 3  # of values at steps, that fit beside a method and its two means
 _NONE = "-"  # for what does not exist
 
 
@@ -83,12 +84,8 @@ def number(value: float | None, beside: float = 0) -> str:
 
 
 def steps(value: float | None) -> str:
-    """Write a number of steps: 5,000, 250k, 1.05M."""
-    if value is None:
-        return _NONE
-    if value < 10_000:
-        return f"{value:,.0f}"
-    return f"{value / 1e6:.4g}M" if value >= 1e6 else f"{value / 1e3:.4g}k"
+    """Write a number of steps: 500, 250k, 1.05M; - for none."""
+    return _NONE if value is None else step_label(value)
 
 
 def spread(value: dict) -> str:
@@ -99,7 +96,7 @@ def spread(value: dict) -> str:
     mean, deviation = value["mean"], value["std"]
     if mean is None:
         return _NONE
-    if value["seeds"] == 1 or deviation is None:
+    if deviation is None:
         about = "~" if value["seeds"] > 1 else ""
         return f"{about}{number(mean)} ({value['seeds']})"
     # A deviation of two digits makes digits behind the point mean nothing.
@@ -108,19 +105,19 @@ def spread(value: dict) -> str:
 
 
 def _values(task: dict, what: str) -> Iterator[Part]:
-    """Yield the values at steps, in tables narrow enough; the last one with the areas."""
-    first, last = map(steps, task["range"])
-    heading = f"{what} at environment steps: mean ± standard deviation (seeds)"
-    heading += f"; area: mean from {first} to {last}"
+    """Yield the values at steps, the final ones and the areas, in tables narrow enough."""
+    first, last, late, end = map(steps, task["range"] + task["late"])
+    heading = f"{what} at environment steps: mean ± deviation (seeds)"
+    heading += f"; final: {late} to {end}; area: {first} to {last}"
     for start in range(0, len(task["at"]), _COLUMNS):
         shown = slice(start, start + _COLUMNS)
-        ends = start + _COLUMNS >= len(task["at"])
-        columns = [steps(step) for step in task["at"][shown]] + ["area"] * ends
+        means = ["final", "area"] if start + _COLUMNS >= len(task["at"]) else []
         rows = []
         for method in task["methods"]:
-            values = method["values"][shown] + [method["area"]] * ends
+            values = method["values"][shown] + [method[name] for name in means]
             rows.append((title(method["method"]), *map(spread, values)))
-        yield Part("table", heading, ["method", *columns], rows)
+        columns = ["method", *map(steps, task["at"][shown]), *means]
+        yield Part("table", heading, columns, rows)
 
 
 def _reach(task: dict, against: str | None) -> Part:
@@ -162,29 +159,31 @@ def _across(across: dict) -> Iterator[Part]:
     yield Part("heading", "across tasks and seeds")
     if across["tasks"]:
         count = f"{len(across['tasks'])} task{'s' * (len(across['tasks']) > 1)}"
-        heading = f"return / 1000 at the last step shown of {count}, 95% interval (rliable)"
+        heading = f"final return / 1000 of {count}, 95% interval (rliable)"
         rows = [
-            (title(row["method"]), str(row["runs"]), _interval(row, "iqm"))
-            for row in across["methods"]
+            (title(row["method"]), _runs(row), _interval(row, "iqm")) for row in across["methods"]
         ]
         yield Part("table", heading, ["method", "runs a task", "interquartile mean"], rows)
-        if any(row["most"] > row["runs"] for row in across["methods"]):
-            yield Part("note", "where a task has more runs, their first ones count in the means")
     else:
-        which = "DeepMind Control Suite on which every method has a return"
-        yield Part("note", f"no task of the {which} at the last step shown")
+        which = "DeepMind Control Suite on which every method has a final return"
+        yield Part("note", f"no task of the {which}")
     if across["improvement"]:
-        heading = "probability of improvement, 95% interval (rliable)"
+        heading = "probability of a higher final return, 95% interval (rliable)"
         rows = [
             (title(row["method"]), title(row["other"]), _interval(row, "probability"))
             for row in across["improvement"]
         ]
         yield Part("table", heading, ["a run of", "beats one of", "with probability"], rows, 2)
     if across["tasks"] and (lacking := ", ".join(across["lacking"])):
-        yield Part("note", f"left out: {lacking}: not every method has a return there")
+        yield Part("note", f"left out: {lacking}: not every method has a final return there")
     if others := ", ".join(across["left_out"]):
         why = "returns of the DeepMind Control Suite alone are out of 1000"
         yield Part("note", f"left out: {others}: {why}")
+
+
+def _runs(row: dict) -> str:
+    least, most = row["least"], row["most"]
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _interval(row: dict, key: str) -> str:

@@ -33,7 +33,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add_logs(parser)
     add("--outdir", type=Path, required=True, help="folder for the figure, made where needed")
     add("--key", help="logged key to draw; without it, returns")
-    add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95%% bootstrap")
+    add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95%% interval of the mean")
     add("--format", type=_formats, default=("png", "pdf"), help="one or more of png,pdf,svg")
     return parser.parse(arguments)
 

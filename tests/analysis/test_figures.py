@@ -34,7 +34,9 @@ def test_a_panel_shows_methods_and_published_results():
     logs = [log("bird", 0, 100), log("bird", 1, 200), log("dreamer", 0, 50)]
     figure = draw(bands(logs, None, "std"), None, baselines=True)
     (panel,) = figure.axes
-    lines = {line.get_label(): line for line in panel.get_lines()}
+    *found, points = panel.get_lines()
+    assert points.get_xdata().tolist() == [5000]  # of the published curve, whose next is 105,000
+    lines = {line.get_label(): line for line in found}
     assert set(lines["BIRD (2 seeds)"].get_ydata()) == {150}
     assert set(lines["Dreamer (1 seed)"].get_ydata()) == {50}
     for score in published_scores(TASK):
@@ -60,7 +62,11 @@ def test_a_curve_of_one_point_is_a_marker_and_the_legend_tells_how_many_seeds_it
     assert line.get_markevery() is None  # else Matplotlib finds no place along its length of 0
     logs = [*early, log("bird", 2, 100)]
     (panel,) = draw(bands(logs, None, "std"), None, baselines=False).axes
-    assert [line.get_label() for line in panel.get_lines()] == ["BIRD (1\N{EN DASH}3 seeds)"]
+    thin, line = panel.get_lines()
+    assert line.get_label() == "BIRD (1\N{EN DASH}3 seeds)"
+    # Three seeds at the first step, then one: a thin line, without a shade.
+    assert np.isfinite(thin.get_ydata()).all() and thin.get_linewidth() < line.get_linewidth()
+    assert np.flatnonzero(np.isfinite(line.get_ydata())).tolist() == [0]
 
 
 def test_a_name_is_no_formula():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rliable import metrics as rliable_metrics
 from scipy import integrate, stats
 
 from dreamer_bird.analysis import reliability
@@ -78,12 +79,12 @@ def test_means_over_seeds_on_unequal_steps(make_log):
         make_log([(10_000, 8)], method="dreamer"),
     ]
     table = bands(logs, None, "std")
-    rows = [tuple(row)[1:-2] for row in table.itertuples(index=False)]
+    rows = [tuple(row)[1:-2] for row in table.fillna(-1).itertuples(index=False)]
     assert rows == [
         ("bird", 0, 1500, 2, 1, 2),
         ("bird", 10_000, 10_750, 4, 1, 2),
-        ("bird", 20_000, 21_000, 5, 0, 1),
-        ("dreamer", 10_000, 10_000, 8, 0, 1),
+        ("bird", 20_000, 21_000, 5, -1, 1),  # of one seed there is no deviation
+        ("dreamer", 10_000, 10_000, 8, -1, 1),
     ]
     columns = ["task", "method", "step", "at", "mean", "std", "seeds", "low", "high"]
     assert list(table.columns) == columns
@@ -91,7 +92,7 @@ def test_means_over_seeds_on_unequal_steps(make_log):
 
 def test_the_deviation_is_that_of_a_population():
     assert spread([1, 5, math.nan]) == (3, 2, 2)
-    assert spread([4])[1:] == (0, 1)
+    assert spread([4]) == (4, pytest.approx(math.nan, nan_ok=True), 1)
     assert spread([math.nan])[2] == 0
 
 
@@ -180,18 +181,27 @@ def test_seeds_that_scatter_hide_a_difference(make_log):
 def test_interquartile_mean_and_improvement_of_known_scores():
     _, runs = reliability.by_method({"t": {"a": [0.0, 100, 200, 900], "b": [1000.0] * 4}})
     assert reliability.probability_of_improvement(runs["b"], runs["a"]) == (1, 1, 1)
-    scores = runs["a"][0][:, None]
-    estimate = reliability.interquartile_mean(scores)
+    estimate = reliability.interquartile_mean(runs["a"])
     assert estimate.value == pytest.approx(0.15)
     assert 0 <= estimate.low < 0.15 < estimate.high <= 0.9
-    assert estimate == reliability.interquartile_mean(scores)
+    # Of three runs and one the bootstrap can be enumerated: 0.2, 0.3 and 0.7 beat 0.3 with a
+    # probability of 0, 1/2 and 1, so that 27 resamples have means of k/6.
+    runs, other = [np.array([0.2, 0.3, 0.7])], [np.array([0.3, 0.3])]
+    assert reliability.probability_of_improvement(runs, other) == (0.5, 0, 1)
+
+
+def test_the_metrics_are_rliables():
+    runs, others = np.random.default_rng(0).integers(9, size=(2, 5, 3)) / 9
+    ours = reliability.probability_of_improvement(runs.T, others.T).value
+    assert ours == pytest.approx(rliable_metrics.probability_of_improvement(runs, others))
+    assert reliability.interquartile_mean(runs.T).value == rliable_metrics.aggregate_iqm(runs)
 
 
 def test_the_same_scores_have_the_same_intervals():
     runs, others = np.random.default_rng(0).uniform(size=(2, 5, 2))
     before = np.random.get_state()[1].tolist()
     for estimate in (
-        lambda: reliability.interquartile_mean(runs),
+        lambda: reliability.interquartile_mean(runs.T),
         lambda: reliability.probability_of_improvement(runs.T, others.T),
     ):
         first = estimate()
@@ -199,7 +209,7 @@ def test_the_same_scores_have_the_same_intervals():
     assert np.random.get_state()[1].tolist() == before  # it is the caller's
 
 
-def test_only_tasks_that_all_methods_ran_count_and_in_means_as_many_runs_of_each():
+def test_only_tasks_that_all_methods_ran_count_and_all_runs_of_them():
     scores = {
         "one": {"a": [1000, 500, 0], "b": [100]},
         "two": {"a": [200, 300], "b": [250, 500]},
@@ -209,13 +219,14 @@ def test_only_tasks_that_all_methods_ran_count_and_in_means_as_many_runs_of_each
     told = reliability.summarise(scores, against="b")
     assert told["tasks"] == ["one", "two"]
     a, b = told["methods"]
-    assert (a["runs"], a["most"], b["runs"], b["most"]) == (2, 3, 1, 2)
-    assert a["iqm"] == pytest.approx((0.3 + 0.5) / 2)  # the middle of 0.2, 0.3, 0.5, 1
+    assert (a["least"], a["most"], b["least"], b["most"]) == (2, 3, 1, 2)
+    # Each task weighs alike: 0, 0, .2, .2, .2, .3, .3, .3, .5, .5, 1, 1, without three at each end.
+    assert a["iqm"] == pytest.approx((2 * 0.2 + 3 * 0.3 + 0.5) / 6)
     assert b["iqm"] == pytest.approx((0.1 + 0.25) / 2)
     assert (a["low"] is None, b["low"] is None) == (False, True)
     (chance,) = told["improvement"]
     assert (chance["method"], chance["other"], chance["low"]) == ("a", "b", None)
-    assert chance["probability"] == pytest.approx((2 / 3 + 1 / 4) / 2)  # of all runs
+    assert chance["probability"] == pytest.approx((2 / 3 + 1 / 4) / 2)
 
 
 def level(seed, value):
@@ -234,21 +245,20 @@ def test_the_shade_is_a_standard_deviation_around_the_mean_over_seeds():
     assert set(table["seeds"]) == {3}
 
 
-def test_the_bootstrap_interval_is_scipys():
-    values = [10, 20, 60, 65, 5, 30, 44, 21]
+def test_the_confidence_interval_is_that_of_a_t_test():
+    values = [10, 20, 60, 65]
     table = bands([level(seed, value) for seed, value in enumerate(values)], None, "ci")
-    reference = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert table["low"].to_numpy() == pytest.approx(reference.low, abs=1)
-    assert table["high"].to_numpy() == pytest.approx(reference.high, abs=1)
+    reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert table["low"].to_numpy() == pytest.approx(reference.low)
+    assert table["high"].to_numpy() == pytest.approx(reference.high)
     assert table["mean"].to_numpy() == pytest.approx(np.mean(values))
 
 
-def test_the_bootstrap_leaves_out_a_seed_that_ended_early():
+@pytest.mark.parametrize("band", ["std", "ci"])
+def test_one_seed_has_no_shade(band):
     full, short = level(0, 10), level(1, 20)
     half = {"test/return": Curve(*(axis[:20] for axis in short.curves["test/return"]))}
     short = Log(full.task, "bird", "1", short.path, half)
-    table = bands([full, short], None, "ci").set_index("step")
-    assert list(table.loc[100_000, ["low", "mean", "high"]]) == [10, 10, 10]
-    assert list(table.loc[10_000, ["low", "mean", "high"]]) == [10, 15, 20]
+    table = bands([full, short], None, band).set_index("step")
+    assert table.loc[100_000, ["low", "high", "std"]].isna().all()
+    assert table.loc[10_000, ["low", "high"]].notna().all()

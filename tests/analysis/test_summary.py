@@ -15,14 +15,16 @@ def ramp(slope, end=100_000):
 
 def test_a_published_curve_stands_in_for_a_method_without_logs(make_log):
     logs = [make_log([(5000 + 100_000 * k, 500 * k) for k in range(4)])]
-    told = compare_logs(logs, Question(against="dreamer", at=(100_000, 400_000)))
+    told = compare_logs(logs, Question(against="dreamer", at=(105_000, 305_000)))
     assert told["against"] == "dreamer (published)"
     bird, published = told["tasks"][0]["methods"]
     assert published["values"][0] == {"mean": 137.2, "std": 57.7, "seeds": 5}
-    # 508.4 at 205,000 and 722.8 at 305,000, so 722.8 is the score at the end of the log.
-    assert bird["reach"][-1]["score"] == 722.8
-    assert bird["reach"][-1]["steps"] == pytest.approx(5000 + 100_000 * 722.8 / 500, abs=1)
-    assert bird["reach"][-1]["ratio"] == pytest.approx(305_000 / bird["reach"][-1]["steps"])
+    # 508.4 at 205,000 and 722.8 at 305,000; the log has a point in 100,000 steps.
+    final = (508.4 + 722.8) / 2
+    reach = bird["reach"][-1]
+    assert published["final"]["mean"] == reach["score"] == pytest.approx(final)
+    assert reach["steps"] == pytest.approx(5000 + 100_000 * final / 500, abs=1)
+    assert reach["ratio"] == pytest.approx(255_000 / reach["steps"])
 
 
 def test_the_method_that_others_are_compared_with_may_go_without_what_it_observes(make_log):
@@ -45,13 +47,21 @@ def test_between_published_points_there_is_a_mean_but_no_deviation(make_log):
 def test_steps_are_chosen_within_what_all_logs_cover(make_log):
     logs = [make_log(ramp(1)), make_log(ramp(1, end=41_000), method="dreamer")]
     (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
-    assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000, 40_000])
+    assert (task["range"], task["at"]) == ([0, 41_000], [10_000, 20_000, 30_000])
+    assert (task["late"], task["methods"][0]["final"]["mean"]) == ([32_800, 41_000], 37)
     assert [method["area"]["mean"] for method in task["methods"]] == pytest.approx([20.5, 20.5])
-    # Of bins of 20,000 the nearest to the end lies behind it.
-    logs = [make_log([(10_000 * k, k) for k in range(end)], seed=end) for end in (96, 101)]
+    # The sparsest log, of 20,000 steps to an evaluation, makes the bins.
+    logs = [make_log([(every * k, k) for k in range(6)], seed=every) for every in (10_000, 20_000)]
     (task,) = compare_logs(logs, Question(baselines=False))["tasks"]
-    assert (task["range"], task["at"][-1]) == ([0, 950_000], 940_000)
-    assert task["methods"][0]["values"][-1] == {"mean": 94, "std": 0, "seeds": 2}
+    assert (task["range"], task["late"]) == ([0, 50_000], [30_000, 50_000])
+    assert task["methods"][0]["final"] == {"mean": 3, "std": 1, "seeds": 2}  # of 3, 4, 5 and of 2
+
+
+def test_a_run_that_ended_before_the_end_has_no_final_return(make_log):
+    logs = [make_log(ramp(1, end), seed=end) for end in (70_000, 95_000, 100_000)]
+    with pytest.warns(UserWarning, match="2 of 3 runs have no return shortly before step 100,000"):
+        (task,) = compare_logs(logs, Question(at=(100_000,)))["tasks"]
+    assert task["methods"][0]["final"] == {"mean": 90, "std": None, "seeds": 1}
 
 
 def test_only_seeds_count_that_reach_a_score_within_what_all_logs_cover(make_log):
@@ -74,7 +84,7 @@ def test_returns_of_training_beside_those_of_evaluations_are_told(make_log):
 
 def test_seeds_that_share_no_bin_reach_no_score(make_log):
     early, late = ([(begin + step, 9) for step in range(0, 1000, 100)] for begin in (0, 5000))
-    with pytest.warns(UserWarning, match="1 of 2 runs have no return at step"):
+    with pytest.warns(UserWarning, match="1 of 2 runs have no return shortly"):
         told = compare_logs([make_log(early), make_log(late, seed=1)], Question(scores=(5.0,)))
     (reach,) = (each for each in told["tasks"][0]["methods"][0]["reach"] if each["score"] == 5)
     assert (reach["steps"], reach["at_most"], reach["seeds"]) == (None, False, 1)

@@ -16,7 +16,7 @@ def test_numbers_as_they_are_written():
     ]
     assert [steps(value) for value in (None, 5000, 25_000, 105_000, 1_005_000)] == [
         "-",
-        "5,000",
+        "5k",
         "25k",
         "105k",
         "1.005M",
@@ -24,5 +24,6 @@ def test_numbers_as_they_are_written():
     assert spread({"mean": 612.3, "std": 4.56, "seeds": 5}) == "612 ± 5 (5)"
     assert spread({"mean": 11.23, "std": 22.4, "seeds": 5}) == "11 ± 22 (5)"
     assert spread({"mean": 11.23, "std": 0.42, "seeds": 5}) == "11.2 ± 0.4 (5)"
-    assert spread({"mean": 612.3, "std": 0.0, "seeds": 1}) == "612 (1)"
+    assert spread({"mean": 612.3, "std": None, "seeds": 1}) == "612 (1)"
+    assert spread({"mean": 612.3, "std": None, "seeds": 5}) == "~612 (5)"
     assert spread({"mean": None, "std": None, "seeds": 0}) == "-"

@@ -59,13 +59,14 @@ def test_the_numbers_of_lines_of_known_slope(tree, compare, run_command):
     assert task["width"] == 2000
     assert bird["values"][0] == pytest.approx({"mean": 400, "std": 50, "seeds": 2})
     assert bird["values"][1] == pytest.approx({"mean": 800, "std": 100, "seeds": 2})
+    assert bird["final"] == pytest.approx({"mean": 720, "std": 90, "seeds": 2})
     assert bird["area"] == pytest.approx({"mean": 400, "std": 50, "seeds": 2})
     assert dreamer["area"] == pytest.approx({"mean": 200, "std": 50, "seeds": 2})
-    assert task["final"] == pytest.approx(400)
-    assert [item["score"] for item in bird["reach"]] == [100, 200, 400]
-    assert [item["steps"] for item in bird["reach"]] == pytest.approx([12_500, 25_000, 50_000])
+    assert (task["late"], task["final"]) == ([80_000, 100_000], pytest.approx(360))
+    assert [item["score"] for item in bird["reach"]] == [100, 200, 360]
+    assert [item["steps"] for item in bird["reach"]] == pytest.approx([12_500, 25_000, 45_000])
     assert [item["ratio"] for item in bird["reach"]] == pytest.approx([2, 2, 2])
-    assert [item["steps"] for item in dreamer["reach"]] == pytest.approx([25e3, 50e3, 100e3])
+    assert [item["steps"] for item in dreamer["reach"]] == pytest.approx([25e3, 50e3, 90e3])
     assert [item["seeds"] for item in dreamer["reach"]] == [2, 2, 1]
     assert [item["ratio"] for item in dreamer["reach"]] == [None] * 3
     # What lies below where a curve begins was reached at some step before, so there is no ratio.
@@ -83,10 +84,10 @@ def test_across_tasks_and_seeds(tree, compare):
     across = compare(tree, "--against", "dreamer")["across"]
     iqm = {row["method"]: row for row in across["methods"]}
     assert across["tasks"] == [TASK, "dmc_walker_run"]
-    assert iqm["bird"]["iqm"] == pytest.approx(0.8)  # between 0.7 and 0.9, each twice
-    assert iqm["dreamer"]["iqm"] == pytest.approx(0.4)
-    assert iqm["bird"]["low"] == pytest.approx(0.7)
-    assert iqm["bird"]["high"] == pytest.approx(0.9)
+    assert iqm["bird"]["iqm"] == pytest.approx(0.72)  # between 0.63 and 0.81, each twice
+    assert iqm["dreamer"]["iqm"] == pytest.approx(0.36)
+    assert iqm["bird"]["low"] == pytest.approx(0.63)
+    assert iqm["bird"]["high"] == pytest.approx(0.81)
     (chance,) = across["improvement"]
     assert (chance["method"], chance["other"], chance["probability"]) == ("bird", "dreamer", 1)
 
@@ -98,7 +99,7 @@ def test_across_tasks_only_returns_of_the_suite_have_one_scale(write_run, write_
     across = compare(tree)["across"]
     assert across["tasks"] == [TASK, "dmc_walker_run"]
     assert {row["method"]: row["iqm"] for row in across["methods"]} == pytest.approx(
-        {"bird": 0.8, "dreamer": 0.4}
+        {"bird": 0.72, "dreamer": 0.36}
     )
     assert across["left_out"] == ["atari_pong", "gym_CartPole-v1"]
 
@@ -108,13 +109,13 @@ def test_what_is_left_out_across_tasks_is_told_in_a_line(write_run, tree, run_he
     line = "left out: gym_CartPole-v1: returns of the DeepMind Control Suite alone are out of 1000"
     told = run_here("compare", tree, path).stdout.splitlines()
     assert told[-1] == line
-    assert any("return / 1000 at the last step shown of 2 tasks" in each for each in told)
+    assert any("final return / 1000 of 2 tasks" in each for each in told)
     alone = run_here("compare", path).stdout.splitlines()
-    nothing = "no task of the DeepMind Control Suite on which every method has a return at the last"
-    assert alone[-2].startswith(nothing) and alone[-1] == line
+    nothing = "no task of the DeepMind Control Suite on which every method has a final return"
+    assert alone[-2:] == [nothing, line]
     assert "left out" not in run_here("compare", tree).stdout
     write_run("more", ramp(2), task="dmc_cup_catch", variant="bird")
-    line = "left out: dmc_cup_catch: not every method has a return there"
+    line = "left out: dmc_cup_catch: not every method has a final return there"
     assert run_here("compare", tree, path).stdout.splitlines()[-1] == line
 
 
@@ -161,7 +162,8 @@ def test_the_tables_say_it_in_100_columns(tree, run_command):
     assert f"\n{TASK}\n" in done.stdout
     for text in ("BIRD", "Dreamer (published)", "400 ± 50 (2)", "x2.00", "D4PG 862 (pixels, 100M)"):
         assert text in done.stdout
-    assert "0.480 [" in done.stdout
+    assert "final: 48k to 60k; area: 0 to 100k" in done.stdout
+    assert "0.432 [" in done.stdout
 
 
 def test_the_published_returns_alone(run_here, compare):
@@ -227,9 +229,11 @@ def test_runs_that_end_early_are_named(write_log, run_here):
     ]
     done = run_here("compare", *paths, "--at", "55000")
     assert done.returncode == 0
-    told = [line for line in done.stderr.splitlines() if " ends at step " in line]
-    assert len(told) == 1 and "bird/2/metrics.jsonl: ends at step 40,000 of 100,000" in told[0]
-    assert "bird on dmc_cartpole_swingup: 1 of 3 runs have no return at step 55,000" in done.stderr
+    (told,) = (line for line in done.stderr.splitlines() if " ends at step " in line)
+    assert "bird/2/metrics.jsonl: ends at step 40,000 of 100,000" in told
+    assert "(1 more end early)" in told
+    lacking = "bird on dmc_cartpole_swingup: 1 of 3 runs have no return shortly before step 55,000"
+    assert lacking in done.stderr
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(write_log, run_here):
