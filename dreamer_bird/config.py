@@ -98,8 +98,9 @@ _SPELLINGS |= {"True": "true", "False": "false"}  # of YAML's too
 # Every setting that exists, and what it may be; `_check_together` adds what ties settings.
 _RULES = {
     Rule(int, low=1, high=10**12, nullable=True): "env.time_limit",
-    Rule(int, low=1, high=10**12): """steps train.prefill train.updates train.eval_every
-        train.save_every train.keep train.max_skipped""",
+    Rule(int, low=1, high=10**9): "steps",  # a checkpoint's name has room for ten digits
+    Rule(int, low=1, high=10**12): """train.prefill train.updates train.eval_every train.save_every
+        train.keep train.max_skipped""",
     Rule(int, high=1000): "worker.restarts",
     Rule(int, high=10**12): "actor.learning_starts train.prefill_steps",
     # Far beyond what fits in memory, but a slip of the keyboard stops here.

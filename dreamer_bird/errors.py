@@ -10,6 +10,10 @@ class RunError(Exception):
     exit_status = 1
 
 
+class DeviceMemoryError(RunError):
+    """The memory of a device is too small; it may have shown within an update."""
+
+
 class ConfigError(RunError, ValueError):
     """A flag, preset or configuration file that cannot be used."""
 

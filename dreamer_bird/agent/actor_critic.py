@@ -5,7 +5,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dreamer_bird.agent.networks import ActionDecoder, DenseDecoder
-from dreamer_bird.agent.objectives import OBJECTIVES, Imagined, actor_value_losses
+from dreamer_bird.agent.objectives import (
+    OBJECTIVES,
+    Imagined,
+    actor_value_losses,
+    start_weights,
+)
 from dreamer_bird.agent.replicas import whole_batch
 from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Metrics, WorldModel, merge_time, some_steps
@@ -60,7 +65,7 @@ class ActorCritic(tf.Module):
         settings = self._config.objective
         feat = model.rssm.get_feat(rollouts.states)
         imagined = Imagined(
-            start_discount=rollouts.start_discount,
+            start_weight=start_weights(rollouts.start_discount),
             reward=model.reward(feat).mode(),
             value=self.value(feat).mode(),
             discount=model.discounts(feat),

@@ -20,7 +20,7 @@ from dreamer_bird.agent.rssm import State
 from dreamer_bird.agent.world_model import Batch, Metrics, WorldModel
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
-from dreamer_bird.errors import CheckpointError, RunError
+from dreamer_bird.errors import CheckpointError, DeviceMemoryError
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays
 
@@ -151,7 +151,7 @@ class Agent(tf.Module):
             if not (new and self.compiled and self._config.xla == "auto"):
                 if isinstance(error, tf.errors.ResourceExhaustedError):
                     told = f"the device has too little memory ({reason})"
-                    raise RunError(f"{told}: a smaller --replay.batch takes less") from error
+                    raise DeviceMemoryError(f"{told}: a smaller --replay.batch takes less") from error
                 raise
             told = f"XLA cannot compile here ({reason})"
             warnings.warn(f"{told}: it goes on without, as by --xla false", stacklevel=2)
@@ -225,17 +225,16 @@ class Agent(tf.Module):
         return tf.cast(tf.round(tf.clip_by_value(255 * (video + 0.5), 0, 255)), tf.uint8)
 
     @tf.function(autograph=False)
-    def open_loop(self, batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def open_loop(self, batch: Batch, horizon: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return what `WorldModel.open_loop` does of a batch as the replay gives it.
 
         And `imagined_reward`, `[N, H]`: what the actor, if there is one, would earn instead, from
         the same states.
         """
         model_seed, imagine_seed = tf.unstack(split_seed(seed, 2))
-        start, found = self.world_model.open_loop(preprocess(batch), model_seed)
+        start, found = self.world_model.open_loop(preprocess(batch), horizon, model_seed)
         if not self.actor_critic:
             return found
-        horizon = found["reward"].shape[1]
         states, _ = self.world_model.imagine(self.actor_critic.actor, start, horizon, imagine_seed)
         reward = self.world_model.reward(self.world_model.rssm.get_feat(states)).mode()
         return found | {"imagined_reward": tf.transpose(reward)}

@@ -23,22 +23,13 @@ from dreamer_bird.agent.replicas import batch_mean
 class Imagined(NamedTuple):
     """What a batch of N imagined rollouts offers to the objectives, float32 and time-major."""
 
-    start_discount: tf.Tensor  # real discount of s_0, 0 where it is terminal, [N]
+    start_weight: tf.Tensor  # of each rollout, as `start_weights` returns it, [N]
     reward: tf.Tensor  # r_1..r_H, [H, N]
     value: tf.Tensor  # v_1..v_H, [H, N]
     discount: tf.Tensor  # g_1..g_H, [H, N]
     entropy: tf.Tensor  # of the policy at s_0..s_{H-1}, [H, N]; s_0 is a real state
     log_prob: tf.Tensor  # log p(z_h | prior_h) of s_1..s_H, [H, N]
     gamma: float  # the discount of a state that is certainly not terminal
-
-    @property
-    def start_weight(self) -> tf.Tensor:
-        """Weight of each rollout in means over the batch, `[N]`; their mean is 1.
-
-        Nothing follows a terminal state, so a rollout that starts there has weight 0.
-        """
-        mean = batch_mean(tf.reduce_mean(self.start_discount))
-        return self.start_discount / tf.maximum(mean, 1e-8)
 
 
 class Terms(NamedTuple):
@@ -77,6 +68,15 @@ OBJECTIVES: dict[str, Callable[[Imagined, float, float], Terms]] = {
     "bird": bird,
     "soft_bird": soft_bird,
 }
+
+
+def start_weights(discount: tf.Tensor) -> tf.Tensor:
+    """Return the weight of each rollout in means over the batch, `[N]`; their mean is 1.
+
+    From the real discounts of s_0 `[N]`, 0 where it is terminal: nothing follows such a state, so a
+    rollout that starts there has weight 0.
+    """
+    return discount / tf.maximum(batch_mean(tf.reduce_mean(discount)), 1e-8)
 
 
 def confidence_weights(log_prob: tf.Tensor, start_weight: tf.Tensor, clip: float) -> tf.Tensor:

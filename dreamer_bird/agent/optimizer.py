@@ -9,6 +9,7 @@ from dreamer_bird.agent.replicas import batch_mean
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # as Keras, which Dreamer uses
 GROWTH_INTERVAL = 2000  # finite updates after which the loss scale is doubled
+MOST_SCALE = 2.0**24  # else the scale of a loss without a gradient would grow until it is infinite
 
 
 class Optimizer(tf.Module):
@@ -85,4 +86,4 @@ class Optimizer(tf.Module):
         grow = in_a_row >= GROWTH_INTERVAL
         self.finite_in_a_row.assign(tf.where(grow, tf.zeros_like(in_a_row), in_a_row))
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+        self.loss_scale.assign(tf.clip_by_value(self.loss_scale * factor, 1.0, MOST_SCALE))

@@ -19,7 +19,6 @@ from dreamer_bird.agent.replicas import batch_mean
 from dreamer_bird.agent.rssm import RSSM, Carry, State, to_carry
 from dreamer_bird.envs.spaces import Spec
 
-ERROR_HORIZON = 15  # agent steps that open-loop predictions look ahead
 IMAGE_STEPS = (1, 5, 15)  # those of which images are predicted too
 
 # Observations [B, T, ...] by name (image, state), action [B, T, A], reward and discount [B, T], and
@@ -158,13 +157,14 @@ class WorldModel(tf.Module):
         states = {key: tf.concat([post[key], prior[key]], 1) for key in post}
         return self.decoders["image"](self.rssm.get_feat(states)).mode()
 
-    def open_loop(self, batch: Batch, seed: tf.Tensor) -> tuple[State, dict[str, tf.Tensor]]:
+    def open_loop(
+        self, batch: Batch, horizon: int, seed: tf.Tensor
+    ) -> tuple[State, dict[str, tf.Tensor]]:
         """Predict real sequences without observations, and say how far off that is.
 
         From the posterior of each step t of a sequence the prior predicts the states at t + 1 ...
-        t + H with the real actions, for all t from which H steps fit: N predictions. H is
-        `ERROR_HORIZON`, or T - 1 for a shorter sequence. States are sampled on the way, as in
-        imagination.
+        t + H with the real actions, for all t from which H steps fit: N predictions. H, the
+        horizon, is less than T. States are sampled on the way, as in imagination.
 
         Returns:
             The N states that the predictions begin from, `[N, ...]`, and
@@ -180,7 +180,6 @@ class WorldModel(tf.Module):
         seen, ahead = tf.unstack(split_seed(seed, 2))
         post, _ = self.rssm.observe(self.embed(batch), batch["action"], seed=seen)
         length = batch["action"].shape[1]
-        horizon = min(ERROR_HORIZON, length - 1)
         times = tf.range(length - horizon)[:, None] + tf.range(1, horizon + 1)
 
         def windows(x: tf.Tensor) -> tf.Tensor:

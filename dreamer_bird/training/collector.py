@@ -119,7 +119,9 @@ class Collector:
                     raise
                 lines = str(error).splitlines()  # of a traceback the last one says what it was
                 reason = lines[0] if len(lines) == 1 else f"{lines[0].rstrip()} {lines[-1]}"
-                warnings.warn(f"{reason}; its episode begins again in a new worker", stacklevel=2)
+                # Numbered, for Python shows the same words only once.
+                again = f"its episode {numbers[0]:,} begins again in a new worker"
+                warnings.warn(f"{reason}; {again}", stacklevel=2)
                 for env in envs:
                     env.restart()
 

@@ -13,6 +13,7 @@ from dreamer_bird.utils.files import Arrays
 
 VIDEO_SEQUENCES = 6
 VIDEO_CONTEXT = 5
+ERROR_HORIZON = 15  # agent steps that open-loop predictions look ahead, at most
 NEW_STEPS = 500  # agent steps of an evaluation episode that are predicted, at most
 
 
@@ -59,7 +60,10 @@ class Diagnostics:
         logger.beside(step, {f"model_error/{h:02d}": error for h, error in ahead})
 
     def _open_loop(self, batch: Arrays, seed: np.ndarray) -> Arrays:
-        return {key: value.numpy() for key, value in self._agent.open_loop(batch, seed).items()}
+        """Predict as far as the sequences learned from allow, a longer episode too."""
+        horizon = min(ERROR_HORIZON, self._config.replay.length - 1)
+        found = self._agent.open_loop(batch, horizon, seed)
+        return {key: value.numpy() for key, value in found.items()}
 
     def _sample(self, purpose: str, step: int, size: int) -> tuple[Arrays, np.ndarray]:
         """Return sequences for a purpose, and a seed."""

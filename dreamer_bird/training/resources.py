@@ -33,8 +33,8 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
     """Return the disk that episodes and checkpoints take, besides logs and videos."""
     # One checkpoint more than is kept while the newest is written. Those before it may need
     # episodes that have left the replay since; all are compressed, how much depends on the task.
-    limit = config.env.time_limit or EPISODE
-    between = max(config.train.save_every, limit) / config.env.action_repeat
+    together = config.envs * (config.env.time_limit or EPISODE)
+    between = max(config.train.save_every, together) / config.env.action_repeat
     most = replay_bytes(config, frame_bytes) + (config.train.keep + 1) * checkpoint_bytes
     return most + (config.train.keep * between * frame_bytes if config.replay.capacity else 0)
 
@@ -46,7 +46,8 @@ def random_steps(config: Config) -> int:
 
 
 def _least_of_an_episode(config: Config) -> int:
-    return 1 if may_terminate(config.task) else config.env.time_limit or EPISODE
+    limit, repeat = config.env.time_limit or EPISODE, config.env.action_repeat
+    return 1 if may_terminate(config.task) else max(limit // repeat, 1) * repeat
 
 
 def written_bytes(logdir: Path) -> int:

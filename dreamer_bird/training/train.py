@@ -124,10 +124,12 @@ class Run(ResumableRun):
             self._add(episode)
 
     def _due_episodes(self) -> int:
-        """Return how many to play at once, such that no more are played than one by one."""
+        """Return how many to play at once, such that about as many are played as one by one."""
         config, train = self.config, self.config.train
+        # Those of a game last for a fraction of its limit.
+        usual = self.step / self.episodes if self.episodes else config.env.time_limit
         ends = train.prefill_steps, config.steps
-        random, left = (math.ceil((end - self.step) / config.env.time_limit) for end in ends)
+        random, left = (math.ceil((end - self.step) / usual) for end in ends)
         if self.prefilling:
             left = min(left, max(random, train.prefill - self.episodes, 1))
         return min(len(self.envs), left)

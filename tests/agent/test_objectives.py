@@ -14,6 +14,7 @@ from dreamer_bird.agent.objectives import (
     confidence_weights,
     dreamer,
     soft_bird,
+    start_weights,
 )
 from dreamer_bird.config import CONFIG_FILE
 
@@ -26,7 +27,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 @pytest.fixture
 def imagined():
     return Imagined(
-        start_discount=tf.ones([2]),
+        start_weight=tf.ones([2]),
         reward=tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
         value=tf.constant([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]),
         discount=tf.fill([3, 2], 0.5),
@@ -148,7 +149,7 @@ def test_value_loss_does_not_move_its_target(imagined):
 
 def test_terminal_starts_by_hand(imagined):
     """The second rollout starts from a terminal state: all losses are those of the first alone."""
-    imagined = imagined._replace(start_discount=tf.constant([1.0, 0.0]))
+    imagined = imagined._replace(start_weight=start_weights(tf.constant([1.0, 0.0])))
     actor_loss, value_loss = losses(imagined, dreamer)
     assert float(actor_loss) == pytest.approx(-(15.5 + 14) / 2)
     assert float(value_loss) == pytest.approx((15.125 + 1) / 2 + 0.75 * HALF_LOG_2PI)
@@ -164,7 +165,8 @@ def random_imagined(rollouts, start):
     draws = rng.normal(size=(4, 5, rollouts)).astype(np.float32)
     reward, value, entropy, log_prob = map(tf.constant, draws)
     discount = tf.constant(rng.uniform(0, 0.9, (5, rollouts)), tf.float32)
-    return Imagined(tf.constant(start), reward, value, discount, entropy, log_prob, gamma=0.9)
+    weight = start_weights(tf.constant(start))
+    return Imagined(weight, reward, value, discount, entropy, log_prob, gamma=0.9)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values())
@@ -173,7 +175,8 @@ def test_rollouts_from_terminal_states_change_nothing(objective, weight_value_lo
     """Values and gradients are those of a batch that lacks them."""
     all_of_them = random_imagined(8, np.array([1, 0] * 4, np.float32))
     others = all_of_them._replace(
-        **{key: getattr(all_of_them, key)[..., ::2] for key in Imagined._fields[:-1]}
+        **{key: getattr(all_of_them, key)[..., ::2] for key in Imagined._fields[1:-1]},
+        start_weight=tf.ones([4]),
     )
     found = []
     for imagined in (all_of_them, others):

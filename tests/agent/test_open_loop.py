@@ -9,8 +9,8 @@ from sizes import ACTIONS, BATCH
 from dreamer_bird.agent.distributions import split_seed
 from dreamer_bird.agent.preprocessing import scale_image
 from dreamer_bird.agent.rssm import to_carry
-from dreamer_bird.agent.world_model import ERROR_HORIZON, IMAGE_STEPS
-from dreamer_bird.training.diagnostics import errors
+from dreamer_bird.agent.world_model import IMAGE_STEPS
+from dreamer_bird.training.diagnostics import ERROR_HORIZON, errors
 from dreamer_bird.utils import seeds
 
 
@@ -76,11 +76,11 @@ def reference(model, batch, horizon, seed):
     return found | images | {"confidence": confidence}
 
 
-@pytest.mark.parametrize("length, horizon", [(2, 1), (10, 9), (ERROR_HORIZON + 4, ERROR_HORIZON)])
+@pytest.mark.parametrize("length, horizon", [(2, 1), (10, 9), (10, 4), (ERROR_HORIZON + 4, ERROR_HORIZON)])
 def test_against_single_steps(agent, seed, length, horizon):
     batch, model = sequences(length), agent.world_model
     scaled = batch | {"image": scale_image(batch["image"])}
-    start, found = model.open_loop(scaled, seed)
+    start, found = model.open_loop(scaled, horizon, seed)
     expected = reference(model, batch, horizon, seed)
     assert found.keys() == expected.keys()
     assert found["reward"].shape == (BATCH * (length - horizon), horizon)
@@ -92,8 +92,8 @@ def test_against_single_steps(agent, seed, length, horizon):
 
 def test_it_is_a_function_of_the_seed(agent, seed):
     batch = sequences(4)
-    found = agent.open_loop(batch, seed)
-    again, other = (agent.open_loop(batch, s) for s in (seed, seeds.stateless(0, "test", 1)))
+    found = agent.open_loop(batch, 3, seed)
+    again, other = (agent.open_loop(batch, 3, s) for s in (seed, seeds.stateless(0, "test", 1)))
     for key in ("latent_error", "imagined_reward", "confidence"):
         np.testing.assert_array_equal(found[key], again[key])
         assert (found[key].numpy() != other[key].numpy()).all()
@@ -108,7 +108,7 @@ def test_what_the_policy_would_earn_is_imagined_from_the_same_states(agent, seed
     action = tf.tanh([0.5, -0.3])
     for real, alike in ((action, True), (-action, False)):
         batch = sequences(5) | {"action": tf.ones([BATCH, 5, 1]) * real}
-        found = type(agent).open_loop.python_function(agent, batch, seed)
+        found = type(agent).open_loop.python_function(agent, batch, 4, seed)
         assert found["imagined_reward"].shape == (BATCH, 4)
         error = np.abs(found["imagined_reward"] - found["reward"]).max()
         assert (error < 1e-3) == alike
@@ -120,10 +120,10 @@ def test_a_prior_that_knows_what_the_posterior_does_has_no_error(agent, seed):
     for layer in (rssm.img3, rssm.obs2):
         layer.kernel.assign(tf.zeros_like(layer.kernel))
         layer.bias.assign(tf.range(16.0) / 10)
-    latent_error = agent.open_loop(sequences(4), seed)["latent_error"]
+    latent_error = agent.open_loop(sequences(4), 3, seed)["latent_error"]
     np.testing.assert_allclose(latent_error, 0, atol=1e-6)
     rssm.obs2.bias.assign_add([3.0, 4.0, *[0.0] * 14])  # the first two means
-    latent_error = agent.open_loop(sequences(4), seed)["latent_error"]
+    latent_error = agent.open_loop(sequences(4), 3, seed)["latent_error"]
     np.testing.assert_allclose(latent_error, 5, rtol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_the_confidence_is_right_or_wrong_about_the_error(agent, seed, sign):
     rssm.img2.bias.assign(tf.zeros_like(rssm.img2.bias) + 0.1)
     found = {
         key: value.numpy()
-        for key, value in agent.open_loop(sequences(ERROR_HORIZON + 20), seed).items()
+        for key, value in agent.open_loop(sequences(35), ERROR_HORIZON, seed).items()
     }
     correlation = errors(found)["confidence_correlation"]
     assert -sign * correlation > 0.3

@@ -158,12 +158,15 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_the_interval(monkeypatc
     assert int(optimizer.count) == 9
 
 
-def test_loss_scale_stays_at_least_one():
+@pytest.mark.parametrize(("value", "first", "last"), [(np.nan, 2.0, 1), (0, 2.0**23, 2**24)])
+def test_loss_scale_keeps_within_bounds(monkeypatch, value, first, last):
+    """Without the upper one it would be infinite where a loss has no gradient for long."""
+    monkeypatch.setattr(optimizer_module, "GROWTH_INTERVAL", 1)
     optimizer = make(loss_scaling=True)
-    optimizer.loss_scale.assign(2.0)
+    optimizer.loss_scale.assign(first)
     for _ in range(3):
-        apply(optimizer, [np.full(shape, np.nan, np.float32) for shape in SHAPES.values()])
-    assert float(optimizer.loss_scale) == 1
+        apply(optimizer, [np.full(shape, value, np.float32) for shape in SHAPES.values()])
+    assert float(optimizer.loss_scale) == last
 
 
 def test_loss_scale_does_not_change_the_update():

@@ -52,8 +52,8 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
     """At one step, whatever else was drawn before."""
     logged, asked = [], []
 
-    def open_loop(batch, seed):
-        asked.append(({key: np.shape(value) for key, value in batch.items()}, tuple(seed)))
+    def open_loop(batch, horizon, seed):
+        asked.append(({key: np.shape(value) for key, value in batch.items()}, horizon, tuple(seed)))
         count = len(batch["reward"])
         found = predictions(max(2, 4 * count)) | {"imagined_reward": np.full((2, 3), 2.0)}
         found["latent_error"][:] = [1.0, 2.0, 6.0]
@@ -75,5 +75,9 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
     assert "model_error" in short and "model_error_new" not in short
     learned, new, again, other, longest = asked
     assert (learned[0], new[0]) == ({"reward": (7, 20)}, {"reward": (1, 40)})
-    assert learned == again and learned[1] != other[1]
+    assert learned == again and learned[2] != other[2]
+    assert {horizon for _, horizon, _ in asked} == {15}
+    diagnostics._config = load({"replay.length": 10})  # no more can be predicted of its sequences
+    diagnostics._log_predictions(1000, {"reward": np.zeros(55)}, logger)
+    assert [horizon for _, horizon, _ in asked[-2:]] == [9, 9]
     assert longest[0] == {"reward": (1, NEW_STEPS)}

@@ -10,14 +10,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import here
 from killing import metrics
 
 from dreamer_bird.config import load
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.errors import ConfigError, DeviceMemoryError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts, check_split, gather, read_hosts
+from dreamer_bird.training.distributed.team import Team
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--configs", "debug", "--task", "dmc_pendulum_swingup", "--obs", "state")
@@ -256,3 +258,15 @@ def test_a_host_that_waits_for_another_can_be_stopped(tmp_path, start_hosts):
     time.sleep(0.3)
     chief.terminate()
     assert chief.wait(timeout=10) in (143, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(None, True), (RunError, True), (KeyError, False), (DeviceMemoryError, False)],
+)
+def test_an_end_that_may_be_within_an_update_is_not_told(error, told):
+    """The others are in that update: they would never hear it."""
+    words = []
+    team = SimpleNamespace(_hosts=Hosts(("a", "b")), _agree=lambda word, stop: words.append(word))
+    Team.tell_the_end(team, error)
+    assert bool(words) == told

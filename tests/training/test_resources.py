@@ -40,6 +40,8 @@ def test_the_disk_holds_a_checkpoint_more_than_is_kept_and_the_episodes_that_tho
     assert disk_bytes(config(**flags), 10, 7) == 200_000 + 3 * 7 + episodes_between
     flags["train__save_every"] = 100  # within an episode
     assert disk_bytes(config(**flags), 10, 7) == 200_000 + 3 * 7 + 2 * 1000 / 2 * 10
+    # Three episodes come at once.
+    assert disk_bytes(config(**flags, envs=3), 10, 7) == 200_000 + 3 * 7 + 2 * 3000 / 2 * 10
     flags["replay__capacity"] = "null"  # nothing leaves the replay
     assert disk_bytes(config(**flags), 10, 7) == 500_000 + 3 * 7
 
@@ -69,6 +71,7 @@ def test_a_disk_that_may_be_full_before_the_end_is_told(
         ({"steps": 5000}, None),
         ({"steps": 4001}, None),
         ({"steps": 4000}, "5,000"),
+        ({"steps": 4500, "env__action_repeat": 3}, "5,994"),  # of 999 steps each
         ({"steps": 8000, "train__prefill": 9}, "9,000"),
         ({"steps": 8001, "train__prefill": 9}, None),
         ({"steps": 5000, "train__prefill": 99, "task": "gym_CartPole-v1"}, None),

@@ -72,6 +72,17 @@ def test_several_environments_keep_the_schedule(make_run):
     np.testing.assert_array_equal(*images)  # the same episodes of the environment
 
 
+def test_episodes_are_as_many_at_once_as_their_usual_length_leaves_room_for(make_run):
+    """A game of a minute has a limit of half an hour."""
+    run = make_run(envs=3, steps=2000, **{"env.time_limit": 1000})
+    vars(run).update(prefilled=100, step=1000, episodes=10)
+    assert run._due_episodes() == 3
+    vars(run).update(step=1800, episodes=18)
+    assert run._due_episodes() == 2
+    vars(run).update(step=1800, episodes=2)
+    assert run._due_episodes() == 1
+
+
 def test_several_environments_are_deterministic_and_each_has_noise_of_its_own(make_run):
     flags = {"envs": 2, "steps": 4 * 2 * STEPS, "train.prefill": 2, "actor.init_std": 0.5}
     actions, weights = [], []

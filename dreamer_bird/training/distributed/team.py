@@ -18,7 +18,7 @@ from dreamer_bird.agent.replicas import from_chief
 from dreamer_bird.config import Config
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.tasks import may_terminate
-from dreamer_bird.errors import ConfigError, RunError
+from dreamer_bird.errors import ConfigError, DeviceMemoryError, RunError
 from dreamer_bird.training.distributed.hosts import Hosts, gather
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.signals import Stopped
@@ -77,11 +77,12 @@ class Team:
     def tell_the_end(self, error: type[BaseException] | None, *_: object) -> None:
         """Tell the other hosts, on leaving a context, how the run ended; wait until they know.
 
-        Of an error that nobody foresaw nothing is told: it may have come within an update, of which
-        they do their part.
+        Nothing is told of an error that may have come within an update, of which they do their
+        part: one that nobody foresaw, or a device's memory that was too small.
         """
-        expected = error is None or issubclass(error, (Stopped, RunError, OSError))
-        if self._hosts.count > 1 and expected:
+        between = error is None or issubclass(error, (Stopped, RunError, OSError))
+        between &= error is not DeviceMemoryError
+        if self._hosts.count > 1 and between:
             word = STOPPED if error else FINISHED
             with suppress(*_LOST):  # there is nothing left in which the lost would be missed
                 self._agree(word, False)
