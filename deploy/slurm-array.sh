@@ -14,8 +14,9 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%A_%a.log
 
-# Slurm signals the programs that srun starts, not this script.
-srun .venv/bin/python run.py "$@" --seed "$SLURM_ARRAY_TASK_ID"
+# Slurm signals the programs that srun starts, not this script, whose cores newer ones do not get
+# unless told.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" .venv/bin/python run.py "$@" --seed "$SLURM_ARRAY_TASK_ID"
 status=$?
 if [ "$status" = 143 ]; then
     scontrol requeue "$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"

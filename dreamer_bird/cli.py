@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
-from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from dreamer_bird.commands.arguments import parse_flags
+from dreamer_bird.commands.arguments import parse_flags, program
 from dreamer_bird.config import CONFIG_FILE, Config, load, show
 from dreamer_bird.envs.tasks import GAMES, SUITE
 from dreamer_bird.errors import ConfigError, RunError, nearest
@@ -48,18 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     with ExitStack() as stack:
         stack.callback(setattr, warnings, "formatwarning", warnings.formatwarning)
-        warnings.formatwarning = lambda message, *_, **__: f"{_program()}: warning: {message}\n"
+        warnings.formatwarning = lambda message, *_, **__: f"{program()}: warning: {message}\n"
         stack.enter_context(surviving_streams())
         try:
             return _dispatch(arguments)
         except RunError as error:
-            print(f"{_program()}: {error}", file=sys.stderr)
+            print(f"{program()}: {error}", file=sys.stderr)
             return error.exit_status
         except (OSError, MemoryError) as error:  # a full disk, say: nothing that code can mend
-            print(f"{_program()}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{program()}: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print(f"{_program()}: interrupted", file=sys.stderr)
+            print(f"{program()}: interrupted", file=sys.stderr)
             return 130  # as shells report a process that was interrupted
 
 
@@ -107,10 +106,6 @@ def _train(arguments: list[str]) -> int:
     return 0
 
 
-def _program() -> str:
-    return Path(sys.argv[0]).name
-
-
 def explained() -> tuple[dict[str, tuple[str, str]], dict[str, str], dict[str, str]]:
     """Return settings with default and meaning, variants and presets, as configs.yaml tells."""
     load()  # refuses a file that is not as the code below expects it
@@ -123,8 +118,8 @@ def explained() -> tuple[dict[str, tuple[str, str]], dict[str, str], dict[str, s
 def _help(everything: bool) -> Iterator[str]:
     """Yield the lines of the help text."""
     settings, variants, presets = explained()
-    yield f"example: {_program()} --task dmc_walker_walk --configs cpu"
-    yield f"\nusage: {_program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
+    yield f"example: {program()} --task dmc_walker_walk --configs cpu"
+    yield f"\nusage: {program()} [COMMAND] [--configs PRESET ...] [--SETTING VALUE ...]"
     yield from _section("commands", {name: told for name, (_, told) in COMMANDS.items()})
     first = {name: text.partition(". ")[0].rstrip(".") for name, text in presets.items()}
     yield from _section("presets, --configs", first)

@@ -156,16 +156,23 @@ class Config(Mapping):
     """Frozen nested settings: ``config.model.lr``, or ``config.objective["lambda"]``."""
 
     def __init__(self, tree: Mapping):
-        vars(self).update({k: Config(v) if isinstance(v, Mapping) else v for k, v in tree.items()})
+        # Apart from the methods: a file of others may have a key of the same name.
+        tree = {k: Config(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+        vars(self)["_tree"] = tree
 
     def __getitem__(self, name: str) -> object:
-        return vars(self)[name]
+        return self._tree[name]
+
+    def __getattr__(self, name: str) -> object:
+        if name in vars(self).get("_tree", {}):
+            return self._tree[name]
+        raise AttributeError(f"no setting {name}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(vars(self))
+        return iter(self._tree)
 
     def __len__(self) -> int:
-        return len(vars(self))
+        return len(self._tree)
 
     def __setattr__(self, name: str, value: object = None) -> None:
         raise AttributeError(f"settings are frozen: {name} cannot change")
@@ -196,10 +203,16 @@ class Config(Mapping):
             raise ConfigError(f"{path}: a mapping holds itself") from None
 
 
-def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_FILE) -> Config:
+def load(
+    flags: Mapping = {},
+    presets: Sequence[str] = (),
+    path: Path = CONFIG_FILE,
+    known_task: bool = True,
+) -> Config:
     """Resolve defaults < the variant's block < presets, left to right < flags (dotted names).
 
-    Values of flags may be text. ConfigError names the first that is unknown or out of range.
+    Values of flags may be text. ConfigError names the first that is unknown or out of range, a task
+    only if it is to be `known_task` here.
     """
     defaults, variants, known = _sections(path)
     chosen = {}
@@ -209,7 +222,8 @@ def load(flags: Mapping = {}, presets: Sequence[str] = (), path: Path = CONFIG_F
         if name not in known:
             raise ConfigError(f"--configs {name}: unknown; {nearest(name, known)}")
         chosen |= known[name]
-    chosen |= (asked := _settings(flags))
+    rules = RULES if known_task else RULES | {"task": Rule(str)}
+    chosen |= (asked := _settings(flags, rules=rules))
     variant = chosen.get("variant", defaults["variant"])
     if variant not in variants:
         raise ConfigError(f"--variant {variant}: unknown; {nearest(variant, variants)}")
@@ -255,7 +269,7 @@ def _sections(path: Path) -> tuple[dict, dict, dict]:
     return defaults, *blocks.values()
 
 
-def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
+def _settings(tree: Mapping, where: str = "", rules: Mapping = RULES) -> dict[str, object]:
     """Return the dotted settings of one source, checked and in their types."""
     dashes = "" if where else "--"
     settings = {}
@@ -264,7 +278,7 @@ def _settings(tree: Mapping, where: str = "") -> dict[str, object]:
             what = "key " if where else "flag --"
             raise ConfigError(f"{where}unknown {what}{key}: {nearest(key, RULES, dashes)}")
         try:
-            settings[key] = RULES[key].convert(value)
+            settings[key] = rules[key].convert(value)
         except ValueError as error:
             raise ConfigError(f"{where}{dashes}{key} {show(value)}: {error}") from None
     return settings

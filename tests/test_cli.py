@@ -49,7 +49,7 @@ def trained(monkeypatch):
         (["trian"], "unknown command trian: did you mean train?"),
         (
             ["train", "--steps", "-5"],
-            "--steps -5: must be a whole number of at least 1 and at most 1000000000000",
+            "--steps -5: must be a whole number of at least 1 and at most 1000000000",
         ),
         (["--replay.length", "502"], "--replay.length 502: an episode has 501 frames"),
         (["--task"], "--task: needs a value"),

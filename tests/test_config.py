@@ -169,7 +169,7 @@ def test_bad_values_are_refused_by_name(key, value):
     [
         (
             {"steps": "-5"},
-            "--steps -5: must be a whole number of at least 1 and at most 1000000000000",
+            "--steps -5: must be a whole number of at least 1 and at most 1000000000",
         ),
         ({"model.lr": "0"}, "--model.lr 0: must be a number above 0"),
         (
@@ -209,7 +209,7 @@ def test_bad_values_are_refused_by_name(key, value):
                 f"--env.kwargs {text}: must be a mapping in JSON or YAML, with a space after each "
                 "colon: '{goal: 3, noise: [0.1, 0.2]}'",
             )
-            for text in ("goal", "{goal:3}", "[[1]]: 3")
+            for text in ("goal", "{goal:3}", "{maze: [{goal:3}]}", "[[1]]: 3")
         ),
         (
             {"env.camera": "1", "task": "gym_CartPole-v1"},
@@ -341,6 +341,18 @@ def test_config_is_a_frozen_mapping():
     with pytest.raises(AttributeError, match="no_such"):
         _ = config.no_such
     assert config == load()
+
+
+def test_a_key_of_others_may_be_called_like_a_method():
+    config = Config({"items": [1], "keys": {"flatten": 2}, "kind": "List"})
+    assert config.flatten() == {"items": [1], "keys.flatten": 2, "kind": "List"}
+    assert (config["items"], config.kind, Config(config)) == ([1], "List", config)
+
+
+def test_a_task_that_is_not_here_is_refused_unless_nobody_plays_it():
+    with pytest.raises(ConfigError, match="there is no module gone"):
+        load({"task": "gone:Arm"})
+    assert load({"task": "gone:Arm"}, known_task=False).task == "gone:Arm"
 
 
 def test_a_config_is_detached_from_what_made_it():

@@ -121,12 +121,12 @@ def test_the_slurm_array_is_queued_again_after_sigterm_alone(tmp_path, status, r
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    env |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "2"}
+    env |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "2", "SLURM_CPUS_PER_TASK": "2"}
     line = ["bash", str(ROOT / "deploy/slurm-array.sh"), "--variant", "dreamer"]
     assert subprocess.run(line, env=env, timeout=20).returncode == status
     started, *rest = log.read_text().splitlines()
     assert rest == requeued
-    program = "srun .venv/bin/python run.py "
+    program = "srun --cpus-per-task=2 .venv/bin/python run.py "
     assert started.startswith(program)
     config = resolved(started.removeprefix(program).split())
     assert (config.variant, config.seed) == ("dreamer", 2)
@@ -153,3 +153,10 @@ def test_make_installs_cuda_where_there_is_a_gpu(tmp_path, gpus, cuda):
         assert read("requirements.txt") in installed and (pins in installed) == cuda
         assert (venv / "pins").read_text() == installed
         (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")  # it is not needed twice
+    (venv / "pins").write_text("of before")  # what works is not made anew for other pins
+    subprocess.run(line, env=env, timeout=20, check=True)
+    assert (venv / "pins").read_text() == installed
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")  # of a machine that shares the folder
+    (tmp_path / "installed").unlink()
+    subprocess.run(line, env=env, timeout=20, check=True)
+    assert not (tmp_path / "installed").exists()

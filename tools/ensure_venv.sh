@@ -1,11 +1,18 @@
 #!/bin/sh
 # Makes the virtual environment $1 hold the pinned packages; does nothing where it already does.
-# Those for CUDA are among them where there is an NVIDIA GPU.
+# Those for CUDA are among them where there is an NVIDIA GPU, and stay where it has none.
 set -eu
 venv=$1
 cd "$(dirname "$0")/.."
+
+holds_pins() {
+    cat "$@" | cmp -s - "$venv/pins" &&
+        "$venv/bin/python" -c '' 2>/dev/null
+}
+
 set -- requirements.txt requirements-dev.txt
-if nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; then
+# Another machine with a GPU may use this folder too.
+if nvidia-smi --list-gpus 2>/dev/null | grep -q GPU || holds_pins "$@" requirements-cuda.txt; then
     set -- "$@" requirements-cuda.txt
 fi
 
@@ -37,11 +44,6 @@ ensure_venv_module() {
     fi
 }
 
-holds_pins() {
-    cat "$@" | cmp -s - "$venv/pins" &&
-        "$venv/bin/python" -c '' 2>/dev/null
-}
-
 if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
     echo "$venv holds something other than a virtual environment: name another folder" >&2
     exit 1
@@ -53,10 +55,13 @@ if command -v flock >/dev/null; then
     flock 9
 fi
 holds_pins "$@" && exit
-python=$(find_python)
-ensure_venv_module "$python"
 echo "installing $* into $venv (2.7 GB without CUDA; takes some minutes)"
-"$python" -m venv --clear "$venv"
+# What works is not made anew: a run may be using it.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    ensure_venv_module "$python"
+    "$python" -m venv --clear "$venv"
+fi
 cat "$@" >"$venv/wanted"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$venv/wanted"
 mv "$venv/wanted" "$venv/pins"

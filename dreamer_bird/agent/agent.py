@@ -151,7 +151,9 @@ class Agent(tf.Module):
             if not (new and self.compiled and self._config.xla == "auto"):
                 if isinstance(error, tf.errors.ResourceExhaustedError):
                     told = f"the device has too little memory ({reason})"
-                    raise DeviceMemoryError(f"{told}: a smaller --replay.batch takes less") from error
+                    raise DeviceMemoryError(
+                        f"{told}: a smaller --replay.batch takes less"
+                    ) from error
                 raise
             told = f"XLA cannot compile here ({reason})"
             warnings.warn(f"{told}: it goes on without, as by --xla false", stacklevel=2)

@@ -1,14 +1,22 @@
 """Flags: those of training come from configs.yaml, those of other commands from their parsers."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dreamer_bird.config import RULES, Rule
+from dreamer_bird.config import RULES, Config, Rule
+from dreamer_bird.envs.custom import FACTORIES
 from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.files import check_writable
+
+
+def program() -> str:
+    """Return what the program was called by, for messages and examples."""
+    name = Path(sys.argv[0]).name
+    return "python -m dreamer_bird" if name == "__main__.py" else name
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,9 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str, example: str):
         """Take the name of the command, one sentence on what it does, and flags to begin with."""
-        program = f"{Path(sys.argv[0]).name} {command}"
-        super().__init__(prog=program, description=description, allow_abbrev=False)
-        self._example = f"example: {program} {example}"
+        self._example = f"example: {program()} {command} {example}"
+        super().__init__(prog=f"{program()} {command}", description=description, allow_abbrev=False)
 
     def format_help(self) -> str:
         """Return the help, the example first."""
@@ -62,16 +69,28 @@ def add_logs(parser: Parser, more: str = "") -> None:
     parser.add_argument("--no-baselines", action="store_true", help="leave out published returns")
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """Return the type of a flag that takes whole numbers from `low`, as far as seeds go."""
+def whole(low: int, high: float = RULES["seed"].high) -> Callable[[str], int]:
+    """Return the type of a flag that takes whole numbers from `low` to `high`."""
 
     def convert(text: str) -> int:
         try:
-            return Rule(int, low, RULES["seed"].high).convert(text)
+            return Rule(int, low, high).convert(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
     return convert
+
+
+def as_path(text: str) -> Path:
+    """Return the path that a flag names, ~ included: shells leave the one of --out=~/x alone."""
+    return Path(os.path.expanduser(text))  # which leaves ~nosuch as it is
+
+
+def check_importable(config: Config) -> None:
+    """Raise ConfigError for a task that other processes do not know, as it was registered here."""
+    if config.task in FACTORIES:
+        told = "other processes do not know a name that was registered: use <module>:<factory>"
+        raise ConfigError(f"--task {config.task}: {told}")
 
 
 def check_output(flag: str, path: Path, suffixes: Sequence[str]) -> None:

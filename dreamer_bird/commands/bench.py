@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamer_bird.agent.flops import flops_per_step
-from dreamer_bird.commands.arguments import Parser, parse_flags, whole
+from dreamer_bird.commands.arguments import Parser, check_importable, parse_flags, whole
 from dreamer_bird.commands.updates import spec_of, time_actions, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.tasks import EPISODE
@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     """Measure what is asked for and print a table, or with --json one object as the last line."""
     flags, settings = _parse(arguments)
     config = load(*parse_flags(settings))
+    check_importable(config)
     with quietly():
         from dreamer_bird.agent.precision import resolve_precision
     use_threads(config.threads, flops_per_step(config, spec_of(config)))
@@ -188,7 +189,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add = parser.add_argument
     parts = "step", "act", "env", "run", "all"
     add("--part", choices=parts, default="all", help="what to measure (all)")
-    add("--steps", type=whole(1), default=5, help="training steps and actions to time (5)")
+    add("--steps", type=whole(1, 1000), default=5, help="training steps and actions to time (5)")
     add("--json", action="store_true", help="print one JSON object")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
     return parser.parse_known_args(arguments)

@@ -5,15 +5,21 @@ from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from dreamer_bird.commands.arguments import Parser, check_output, whole
+from dreamer_bird.commands.arguments import Parser, as_path, check_output, whole
 from dreamer_bird.envs.worker import WorkerError
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.driver import start_worker
-from dreamer_bird.training.snapshot import Snapshot, build_quietly, film, play, read_snapshot
+from dreamer_bird.training.snapshot import (
+    Snapshot,
+    build_quietly,
+    check_environment,
+    film,
+    play,
+    read_snapshot,
+)
 from dreamer_bird.training.video import FRAMES_PER_SECOND, SIZE, write_video
 from dreamer_bird.utils.files import Arrays
 
@@ -59,6 +65,7 @@ def play_episodes(
     returns, episodes = defaultdict(list), []
     with start_worker(snapshot.config, "evaluate") as env:
         agents = {"return": build_quietly(snapshot)}
+        check_environment(snapshot, env)
         if flags.planner:
             agents["planned"] = build_quietly(snapshot)
             agents["planned"].use_planner(with_value=flags.planner == WITH_VALUE)
@@ -66,7 +73,8 @@ def play_episodes(
             for name, agent in agents.items():
                 episode = play(agent, env, flags.seed, number)
                 returns[name].append(float(episode["reward"].sum()))
-                episodes.append((number, episode))
+                # What a film is made from; all images of a thousand episodes would be gigabytes.
+                episodes.append((number, {key: episode[key] for key in ("action", "reward")}))
             told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in returns.items())
             say(f"episode {number + 1}: {told}")
     return returns, episodes
@@ -95,12 +103,12 @@ def _parse(arguments: list[str]) -> Namespace:
         "--logdir logdir/dmc_walker_walk/bird/0 --video episodes.mp4",
     )
     add = parser.add_argument
-    add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
+    add("--logdir", type=as_path, required=True, help="the run; nothing in it changes")
     add("--episodes", type=whole(1), default=10, help="how many to play (10)")
     add("--seed", type=whole(0), default=0, help="of episodes and policy (0)")
     what = "also play each by plans in the run's model; cem-value: with the value at their end"
     add("--planner", choices=("cem", WITH_VALUE), help=what)
-    add("--video", type=Path, help="file for all episodes, one after the other: .mp4 or .gif")
-    add("--checkpoint", type=Path, help="file of an older checkpoint of this run")
+    add("--video", type=as_path, help="file for all episodes, one after the other: .mp4 or .gif")
+    add("--checkpoint", type=as_path, help="file of an older checkpoint of this run")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     return parser.parse(arguments)

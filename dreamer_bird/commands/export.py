@@ -1,6 +1,5 @@
 """The command `export`: a SavedModel that acts without this package, or a run's weights alone."""
 
-import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreamer_bird.commands.arguments import Parser
+from dreamer_bird.commands.arguments import Parser, as_path
 from dreamer_bird.commands.updates import random_observations
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
 from dreamer_bird.utils import seeds
+from dreamer_bird.utils.files import check_writable
 from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.tensorflow import quietly
 
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
     """Write a SavedModel that acts the same, or with `--run` a run of the weights; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
-    parent = flags.out.absolute().parent
     if flags.out.exists():
         raise ConfigError(f"--out {flags.out}: exists already")
-    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        raise ConfigError(f"--out {flags.out}: {parent} is no folder that can be written into")
+    parent = flags.out.absolute().parent
+    check_writable(f"--out {flags.out}", parent)
+    parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all, as everything that is written.
     with unwinding(), tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:
         written = Path(folder, "written")
@@ -130,8 +130,8 @@ def _parse(arguments: list[str]) -> Namespace:
         "--logdir logdir/dmc_walker_walk/bird/0 --out policy",
     )
     add = parser.add_argument
-    add("--logdir", type=Path, required=True, help="the run; nothing in it changes")
-    add("--out", type=Path, required=True, help="folder to write, which must not exist")
-    add("--checkpoint", type=Path, help="file of an older checkpoint of this run")
+    add("--logdir", type=as_path, required=True, help="the run; nothing in it changes")
+    add("--out", type=as_path, required=True, help="folder to write, which must not exist")
+    add("--checkpoint", type=as_path, help="file of an older checkpoint of this run")
     add("--run", action="store_true", help="write a run's folder of the weights alone instead")
     return parser.parse(arguments)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_bird.commands.arguments import Parser, parse_flags
+from dreamer_bird.commands.arguments import Parser, as_path, parse_flags, program
 from dreamer_bird.commands.pickles import read_arrays
 from dreamer_bird.config import RULES, Config, load
 from dreamer_bird.envs.spaces import Spec
@@ -54,7 +54,9 @@ def main(arguments: list[str]) -> int:
     if (config.obs, config.env.size) != ("pixels", SIDE):
         raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
     logdir = Path(config.logdir)
-    if logdir.is_dir() and any(logdir.iterdir()):
+    # Settings alone are of an import that failed, which this is again.
+    left = {path.name for path in logdir.iterdir()} if logdir.is_dir() else set()
+    if left - {"config.yaml"}:
         raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")
     check_logdir(config)
     arrays = read_arrays(flags.file)
@@ -72,7 +74,8 @@ def main(arguments: list[str]) -> int:
     if config.steps <= step:  # as many again, or it would end at once
         settings["steps"] = step + config.steps
     words = [f"--{key}={value}" for key, value in settings.items()]
-    print(shlex.join([sys.executable, sys.argv[0], "--configs", *presets, *words]))
+    called = ["-m", "dreamer_bird"] if program().startswith("python") else [sys.argv[0]]
+    print(shlex.join([sys.executable, *called, "--configs", *presets, *words]))
     return 0
 
 
@@ -171,7 +174,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str
         "--from variables.pkl --task dmc_walker_walk --logdir imported",
     )
     add = parser.add_argument
-    add("--from", type=Path, required=True, dest="file", help="its variables.pkl; not unpickled")
+    add("--from", type=as_path, required=True, dest="file", help="its variables.pkl; not unpickled")
     add("--sizes", default="", help=f"{EXAMPLE}, of {', '.join(SIZES)}")
     add("--task", required=True, help="that it was trained on")
     add("--logdir", required=True, help="new folder for the run")

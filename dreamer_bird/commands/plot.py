@@ -1,12 +1,11 @@
 """The command `plot`: curves of returns, or of any logged key, for a paper."""
 
 import argparse
-from pathlib import Path
 
 from dreamer_bird.analysis.figures import FORMATS, write_figure
 from dreamer_bird.analysis.logs import having, read_logs, warn_of_training
 from dreamer_bird.analysis.statistics import bands
-from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
+from dreamer_bird.commands.arguments import Parser, add_logs, as_path, make_folder
 from dreamer_bird.errors import nearest
 
 
@@ -31,9 +30,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add_logs(parser)
-    add("--outdir", type=Path, required=True, help="folder for the figure, made where needed")
+    add("--outdir", type=as_path, required=True, help="folder for the figure, made where needed")
     add("--key", help="logged key to draw; without it, returns")
-    add("--band", choices=("std", "ci"), default="std", help="shade: deviation or 95%% interval of the mean")
+    add(
+        "--band",
+        choices=("std", "ci"),
+        default="std",
+        help="shade: deviation or 95%% interval of the mean",
+    )
     add("--format", type=_formats, default=("png", "pdf"), help="one or more of png,pdf,svg")
     return parser.parse(arguments)
 

@@ -14,10 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dreamer_bird.analysis.logs import title
-from dreamer_bird.commands.arguments import Parser, check_output, whole
+from dreamer_bird.commands.arguments import Parser, as_path, check_output, whole
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training.driver import start_worker
-from dreamer_bird.training.snapshot import Snapshot, build_quietly, play, read_snapshot
+from dreamer_bird.training.snapshot import (
+    Snapshot,
+    build_quietly,
+    check_environment,
+    play,
+    read_snapshot,
+)
 from dreamer_bird.training.video import write_video
 from dreamer_bird.utils import seeds
 from dreamer_bird.utils.files import Arrays, replacing
@@ -70,8 +76,10 @@ def main(arguments: list[str]) -> int:
         # What does not fit into the longest episode is refused before one is played.
         choose_window(flags, np.zeros(limit // first.env.action_repeat + 1))
     check_output("--out", flags.out, FIGURES)
+    check_output("--out", flags.out.with_suffix(".gif"), (".gif",))
     with start_worker(first, "predict") as env:
         agents = [build_quietly(snapshot) for snapshot in snapshots]
+        check_environment(snapshots[0], env)
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])
     before, after = episode["reward"][window.key - 1 : window.key + 1]
@@ -212,9 +220,14 @@ def _parse(arguments: list[str]) -> Namespace:
         "--logdir logdir/dmc_walker_walk/bird/0 --out prediction.png",
     )
     add = parser.add_argument
-    logdirs = {"type": Path, "nargs": "+", "action": "extend", "required": True}
+    logdirs = {"type": as_path, "nargs": "+", "action": "extend", "required": True}
     add("--logdir", **logdirs, help="runs; the policy of the first plays the episode")
-    add("--out", type=Path, required=True, help="figure: .png, .pdf or .svg; a .gif goes beside it")
+    add(
+        "--out",
+        type=as_path,
+        required=True,
+        help="figure: .png, .pdf or .svg; a .gif goes beside it",
+    )
     add("--frame", type=whole(0), help="key moment, in agent steps (largest change of reward)")
     add("--context", type=whole(1), default=5, help="frames that models see (5)")
     add("--horizon", type=whole(1), default=15, help="frames they predict (15)")

@@ -1,11 +1,10 @@
 """The command `report`: one HTML page on any number of runs."""
 
 import argparse
-from pathlib import Path
 
 from dreamer_bird.analysis.logs import read_logs
 from dreamer_bird.analysis.page import render
-from dreamer_bird.commands.arguments import Parser, add_logs, make_folder
+from dreamer_bird.commands.arguments import Parser, add_logs, as_path, make_folder
 from dreamer_bird.utils.files import replacing
 
 FILE = "index.html"
@@ -31,5 +30,5 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     add_logs(parser)
     told = f"folder for {FILE}, made where needed"
-    parser.add_argument("--out", type=Path, required=True, help=told)
+    parser.add_argument("--out", type=as_path, required=True, help=told)
     return parser.parse(arguments)

@@ -35,9 +35,6 @@ class Adapter(gymnasium.Env):
     def __init__(self, task: str, env: gymnasium.Env, *, obs: str, action_repeat: int, size: int):
         """Take an environment that keeps to its spaces, as one that is `Checked`."""
         self._env, self._action_repeat, self._size = env, action_repeat, size
-        self.metadata = dict(env.metadata)
-        if rate := self.metadata.get("render_fps"):  # of a frame for each agent step
-            self.metadata["render_fps"] = rate / action_repeat
         self.action_space, self._raw_action = _adapt_actions(task, env.action_space)
         if not self.action_space.shape[0]:
             raise ConfigError(f"{task}: its actions {env.action_space} have no elements")

@@ -23,7 +23,7 @@ class Atari(gymnasium.Wrapper):
 
     def __init__(self, game: str, action_repeat: int = 4, **kwargs: Any):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it prints its name
-        options = {"repeat_action_probability": _STICKY} | kwargs
+        options = {"repeat_action_probability": _STICKY, "render_mode": "rgb_array"} | kwargs
         super().__init__(ale_py.AtariEnv(game, frameskip=1, **options))
         self._action_repeat = action_repeat
 

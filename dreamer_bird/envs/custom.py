@@ -64,13 +64,20 @@ def read_kwargs(text: str) -> dict[str, Any]:
     except (YAMLError, ValueError, TypeError, LookupError, RecursionError):
         arguments = None
     named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
-    # To YAML {goal:3} is a name without a value.
-    if named and not any(":" in key and value is None for key, value in arguments.items()):
+    if named and not _lacks_a_space(arguments):
         return arguments
     raise ValueError(
         "must be a mapping in JSON or YAML, with a space after each colon: "
         "'{goal: 3, noise: [0.1, 0.2]}'"
     )
+
+
+def _lacks_a_space(value: object) -> bool:
+    """Tell whether a mapping holds, at any depth, what YAML makes of {goal:3}: goal:3 is null."""
+    if isinstance(value, list):
+        return any(map(_lacks_a_space, value))
+    items = value.items() if isinstance(value, dict) else ()
+    return any((each is None and ":" in str(key)) or _lacks_a_space(each) for key, each in items)
 
 
 def make_with(

@@ -42,8 +42,6 @@ class DeepMindControl(gymnasium.Env):
         self._env = suite.load(*pair, task_kwargs={"time_limit": float("inf")} | kwargs)
         self._size, self._shadows = size, shadows
         self._camera_id = _camera_id(task, self._env, camera)
-        rate = round(1 / self._env.control_timestep())
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": rate}
         actions = self._env.action_spec()
         low, high = (
             np.where(np.abs(bound) < _UNBOUNDED, bound, np.sign(bound))

@@ -100,6 +100,8 @@ def _adapt(
     limit = int(limit) if isinstance(limit, Integral) else None
     own = limit or default_time_limit(task)
     steps = time_limit or own or EPISODE
+    if repeat > steps:
+        raise ConfigError(f"{task}: --env.action_repeat {repeat}: an episode has {steps} steps")
     if limit:
         env.set_wrapper_attr(name, steps)
     notes, end = [], f"{task}: its episodes end at {steps:,} environment steps"
@@ -126,7 +128,7 @@ def _told(error: BaseException) -> str:
     if isinstance(error, gymnasium.error.Error):
         return one_line(error)
     text = named(error) + ": --env.kwargs passes arguments on" * ("argument" in str(error))
-    while error.__cause__:
+    while error.__cause__ and error.__cause__.__traceback__:  # none where it was never raised
         error = error.__cause__
     place = extract_tb(error.__traceback__)[-1]
     return f"{text} ({place.filename}, line {place.lineno})"

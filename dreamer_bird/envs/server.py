@@ -32,12 +32,14 @@ def serve(connection: Connection, pickled_make: bytes, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     die_with(parent)
     sys.unraisablehook = lambda _: None  # destructors of what could not be made, told already
-    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)  # an environment may print
+    with suppress(OSError):  # an environment may print, and what we print may be JSON
+        os.dup2(2, 1)
+    sys.stdout, sys.stderr = Outlet(sys.stdout), Outlet(sys.stderr)
     status = 0
     try:
         _forbid_tensorflow()
         _answer_requests(connection, pickle.loads(pickled_make))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         status = 1
         with suppress(OSError):
             connection.send(_problem(error))
@@ -63,7 +65,7 @@ def _forbid_tensorflow() -> None:
     sys.modules["tensorflow"] = None  # as if it were not installed
 
 
-def _problem(error: Exception) -> tuple[type[Exception], str]:
+def _problem(error: BaseException) -> tuple[type[Exception], str]:
     """Return the last answer: the kind of an error and its text."""
     if isinstance(error, ImportError | ConfigError) and (place := _import_of_tensorflow(error)):
         what = "imports TensorFlow, beside which software OpenGL crashes"
@@ -83,21 +85,28 @@ def _import_of_tensorflow(error: BaseException | None) -> traceback.FrameSummary
 
 
 def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) -> None:
-    with make() as env:
+    env = make()
+    try:
         told = getattr(env, "time_limit", None), tuple(getattr(env, "notes", ()))
         connection.send((None, Facts(env.observation_space, env.action_space, *told)))
         for method, argument in _requests(connection):
-            if method == "reset":
-                answer, _ = env.reset(seed=argument)
-                _check(env, answer)
-            elif method == "render":
-                answer = _rendered(env)
-            else:
-                observation, reward, terminated, truncated, info = env.step(argument)
-                _check(env, observation, reward)
-                ends = bool(terminated), bool(truncated)
-                answer = observation, float(reward), *ends, info.get(ENV_STEPS, 1)
-            connection.send((None, answer))
+            connection.send((None, _answer(env, method, argument)))
+    finally:
+        # One that fails to close may have failed before, and that is what is to be told.
+        with suppress(Exception):
+            env.close()
+
+
+def _answer(env: gymnasium.Env, method: str, argument: Any) -> Any:
+    if method == "render":
+        return _rendered(env)
+    if method == "reset":
+        observation, _ = env.reset(seed=argument)
+        _check(env, observation)
+        return observation
+    observation, reward, terminated, truncated, info = env.step(argument)
+    _check(env, observation, reward)
+    return observation, float(reward), bool(terminated), bool(truncated), info.get(ENV_STEPS, 1)
 
 
 def _check(env: gymnasium.Env, observation: Arrays, reward: float = 0.0) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dreamer_bird.config import NEWER, RESUMABLE, RULES, Config, load
+from dreamer_bird.config import NEWER, RESUMABLE, RULES, Config, differences, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -53,9 +53,19 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
                 f"--logdir {logdir} is a run of {name} {config[name]}, and the checkpoint of "
                 f"{header[name]}"
             )
+    if file:
+        _check_same_run(file, config)
     observation, *actions = header["spec"]
     spec = Spec({key: tuple(shape) for key, shape in observation.items()}, *actions)
     return Snapshot(logdir, config, spec, arrays, header["step"])
+
+
+def check_environment(snapshot: Snapshot, env: EnvWorker) -> None:
+    """Raise ConfigError if a run's environment is another one by now."""
+    if env.spec != snapshot.spec:
+        specs = env.spec, snapshot.spec
+        now, then = (f"{spec.observation}, {spec.actions} actions" for spec in specs)
+        raise ConfigError(f"{snapshot.config.task}: is {now} now, and was {then} in the run")
 
 
 def build_agent(snapshot: Snapshot) -> "Agent":
@@ -126,9 +136,16 @@ def _read_config(logdir: Path) -> Config:
         lacks = f"lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}"
         raise ConfigError(f"{path}: {lacks}: another version of this program saved it")
     try:
-        return load(settings)
+        # An agent acts without its environment, which need not exist here.
+        return load(settings, known_task=False)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_same_run(file: Path, config: Config) -> None:
+    beside = file.absolute().parents[1] / "config.yaml"
+    if beside.is_file() and (lines := differences(Config.read(beside), config)):
+        raise ConfigError(f"--checkpoint {file}: is of another run ({'; '.join(lines)})")
 
 
 def _load_newest(logdir: Path) -> tuple[Arrays, dict]:

@@ -76,7 +76,9 @@ def reference(model, batch, horizon, seed):
     return found | images | {"confidence": confidence}
 
 
-@pytest.mark.parametrize("length, horizon", [(2, 1), (10, 9), (10, 4), (ERROR_HORIZON + 4, ERROR_HORIZON)])
+@pytest.mark.parametrize(
+    "length, horizon", [(2, 1), (10, 9), (10, 4), (ERROR_HORIZON + 4, ERROR_HORIZON)]
+)
 def test_against_single_steps(agent, seed, length, horizon):
     batch, model = sequences(length), agent.world_model
     scaled = batch | {"image": scale_image(batch["image"])}

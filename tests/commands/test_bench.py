@@ -95,6 +95,7 @@ def test_further_blocks_at_a_step_are_blocks_too_although_they_have_no_fps(monke
     [
         (["--part", "stp"], "--part invalid choice: 'stp'"),
         (["--steps", "0"], "--steps 0: must be a whole number of at least 1"),
+        (["--steps", "1e5"], "--steps 1e5: must be a whole number of at least 1 and at most 1000"),
         (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
     ],
 )

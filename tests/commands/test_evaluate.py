@@ -3,6 +3,8 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -15,7 +17,13 @@ from dreamer_bird.config import Config, load
 from dreamer_bird.envs.spaces import Spec
 from dreamer_bird.errors import ConfigError
 from dreamer_bird.training import checkpoint
-from dreamer_bird.training.snapshot import build_agent, film, play, read_snapshot
+from dreamer_bird.training.snapshot import (
+    build_agent,
+    check_environment,
+    film,
+    play,
+    read_snapshot,
+)
 
 TASK = "dmc_cartpole_balance"
 
@@ -278,6 +286,35 @@ def test_an_older_checkpoint_by_name(copied):
         read_snapshot(copied, old)
 
 
+def test_a_checkpoint_of_another_run_is_refused(copied, run):
+    path = copied / "config.yaml"
+    settings = Config.read(path)
+    settings.replace(seed=7, env={**settings.env, "action_repeat": 4}).save(path)
+    (theirs,) = checkpoint.newest_first(run / "checkpoints")
+    told = r"is of another run \(seed: saved 0, now 7; env.action_repeat: saved 2, now 4\)"
+    with pytest.raises(ConfigError, match=told):
+        read_snapshot(copied, theirs)
+
+
+def test_a_run_in_an_environment_that_is_not_here_can_be_read_but_not_played(copied, capsys):
+    path, folder = copied / "config.yaml", copied / "checkpoints"
+    Config.read(path).replace(task="gone:Arm").save(path)
+    (old,) = checkpoint.newest_first(folder)
+    arrays, header = checkpoint.load(old)
+    checkpoint.save(folder, 60, arrays, {**header, "task": "gone:Arm"}, keep=1)
+    assert build_agent(read_snapshot(copied))
+    assert main(["evaluate", "--logdir", str(copied)]) == 2
+    assert "gone:Arm: there is no module gone in " in capsys.readouterr().err
+
+
+def test_an_environment_that_has_changed_since_is_told(run):
+    snapshot = read_snapshot(run)
+    check_environment(snapshot, SimpleNamespace(spec=snapshot.spec))
+    other = SimpleNamespace(spec=Spec({"state": (3,)}, 1))
+    with pytest.raises(ConfigError, match=r"is {'state': \(3,\)}, 1 actions now, and was {'image'"):
+        check_environment(snapshot, other)
+
+
 def test_a_checkpoint_on_a_disk_that_is_not_there_is_passed_over(copied):
     (old,) = checkpoint.newest_first(copied / "checkpoints")
     old.unlink()
@@ -333,6 +370,7 @@ def test_what_is_refused_is_refused_before_tensorflow_loads(run, tmp_path):
     cases = [
         ([], "the following arguments are required: --logdir"),
         (["--logdir", run / "nope"], "no such folder"),
+        (["--logdir=~/nope"], f"--logdir {Path.home()}/nope: no such folder"),
         (["--logdir", run, "--episodes", 0], "--episodes 0: must be a whole number of at least 1"),
         (["--logdir", run, "--seed", -1], "--seed -1: must be a whole number of at least 0"),
         (["--logdir", run, "--episode", 1], "unknown flag --episode: did you mean --episodes?"),

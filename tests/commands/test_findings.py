@@ -11,6 +11,7 @@ from dreamer_bird.commands.doctor.trials import Frames, Probe
 from dreamer_bird.config import load
 from dreamer_bird.envs import rendering
 from dreamer_bird.errors import RunError
+from dreamer_bird.training import writers
 from dreamer_bird.utils import machine
 
 RTX = machine.Gpu("NVIDIA GeForce RTX 2080 Ti", "535.54.03", "11264 MiB", "10948 MiB")
@@ -65,6 +66,13 @@ def test_packages_against_pins_and_ranges(find, required, requirements, text):
     finding = find("packages")
     assert (finding.text, finding.fatal) == (text, False)
     assert finding.advice == ("" if text.endswith("required") else "pip install x")
+
+
+def test_a_logger_that_is_not_installed(find, required, monkeypatch):
+    required(["mujoco==3.17.0"], "")
+    monkeypatch.setattr(writers, "find_spec", lambda name: None)
+    finding = find("packages", {"logger": "wandb"})
+    assert finding.fatal and finding.text.startswith("--logger wandb: run `pip install")
 
 
 def test_ranges_are_installed_one_by_one(find, required):

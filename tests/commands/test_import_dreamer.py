@@ -106,7 +106,8 @@ def test_a_run_of_many_steps_goes_on_for_as_many_as_runs_have(tmp_path, capsys, 
     flags = ["--from", file, "--sizes", SIZES, "--task", TASK, "--logdir", logdir]
     assert main(["import", *map(str, flags)]) == 0
     *_, line = capsys.readouterr().out.splitlines()
-    config = load(*parse_flags(shlex.split(line)[2:]))
+    words = shlex.split(line)
+    config = load(*parse_flags(words[words.index("--configs") :]))
     assert (config.steps, config.logdir) == (4_000_000, str(logdir))
 
 
@@ -296,7 +297,7 @@ def refused(tmp_path, capsys, monkeypatch):
 def test_what_cannot_be_used_is_refused_at_once(refused, tmp_path):
     file, used = write(tmp_path / "variables.pkl", variables()), tmp_path / "used"
     used.mkdir()
-    (used / "config.yaml").touch()
+    (used / "notes.txt").touch()
     flags = ["--from", file, "--task", TASK, "--logdir", tmp_path / "run"]
     for more, message in [
         (["--sizes", "depht=2"], "--sizes depht=2: unknown depht; did you mean depth?"),
@@ -316,6 +317,14 @@ def test_what_cannot_be_used_is_refused_at_once(refused, tmp_path):
     ]:
         assert message in refused(*flags, *more)
     assert "the following arguments are required: --from, --task, --logdir" in refused()
+
+
+def test_an_import_that_failed_can_be_repeated(refused, tmp_path):
+    flags = {"task": TASK, "logdir": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    load({**flags, "variant": "dreamer"}, ["dreamer_tf2"]).save(tmp_path / "run" / "config.yaml")
+    words = [f"--{key}={value}" for key, value in flags.items()]
+    assert f"{tmp_path / 'no'}: no such file" in refused("--from", tmp_path / "no", *words)
 
 
 def test_files_that_are_no_checkpoint_leave_nothing(refused, tmp_path):

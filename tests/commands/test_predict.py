@@ -199,6 +199,7 @@ def test_the_command_line(runs, tmp_path):
     "flags, message",
     [
         (["--out", "a.png"], "the following arguments are required: --logdir"),
+        (["--logdir", "{}", "--out", "taken.png"], "--out taken.gif: is a folder"),
         (["--logdir", "{}", "--out", "a.gif"], "--out a.gif: must end in .png or .pdf or .svg"),
         (["--logdir", "{}", "nope", "--out", "a.png"], "--logdir nope: no such folder"),
         (
@@ -209,7 +210,9 @@ def test_the_command_line(runs, tmp_path):
         (["--logdir", "{}", "--out", "a.png", "--horizon", "40"], "and an episode has 31"),
     ],
 )
-def test_bad_input_is_one_line(runs, flags, message, capsys, monkeypatch):
+def test_bad_input_is_one_line(runs, flags, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.gif").mkdir()
     monkeypatch.setattr(predict, "start_worker", None)  # nothing is played
     assert main(["predict", *(flag.format(runs[0]) for flag in flags)]) == 2
     error = capsys.readouterr().err

@@ -19,7 +19,8 @@ from dreamer_bird.commands.sweep.launcher import Launcher
 from dreamer_bird.commands.sweep.machines import Machine, Share, at_once, share_of
 from dreamer_bird.commands.sweep.plan import PlannedRun, forecast, make_plan
 from dreamer_bird.config import load
-from dreamer_bird.errors import RunError
+from dreamer_bird.envs.custom import FACTORIES
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.utils.signals import Stopped
 
@@ -91,6 +92,7 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
             "--gpus-per-run 1.5: must be a part of a GPU, 0.0001 at least, or",
         ),
         (["--gpus-per-run", "1e-5"], "--gpus-per-run 1e-5: must be a part of a GPU, 0.0001"),
+        (["--logger", "wandb"], "--logger wandb: run `pip install"),
         (["--model.lr", "0"], "--model.lr 0: must be a number above 0"),
         (["--address", "here"], "--address here: must be HOST:PORT or auto"),
         (["--logdir", str(RUN)], "run.py is not a folder"),
@@ -248,6 +250,9 @@ def test_the_process_of_a_run_tells_how_it_ended(tmp_path):
     lines = (tmp_path / "a/0.log").read_text().splitlines()
     assert lines[0].startswith("--- ") and lines[0].endswith(": run.py --version")
     assert lines[1].startswith("dreamer-bird ") and lines[3] == reason
+    odd = os.fsdecode(b"\xff")  # a name that is not UTF-8
+    assert node.train(["run.py", "--version", odd], folder, "a/1.log", share)[0] == 0
+    assert (tmp_path / "a/1.log").read_bytes().splitlines()[0].endswith(b"'\xff'")
     missing, log = str(tmp_path / "missing"), str(tmp_path / "1.log")
     status, reason = node.train(["run.py"], missing, log, share)
     assert status == 1 and "No such file" in reason
@@ -356,7 +361,8 @@ def test_when_it_is_stopped_all_runs_are_told_and_their_states_are_what_became_o
 def test_progress_is_read_from_a_log_that_is_being_written(tmp_path):
     lines = [{"step": 1000 * n, "fps": float(n), "train/return": 10.0 * n} for n in range(2000)]
     text = "\n".join(json.dumps(line) for line in lines)
-    tail = '\n{"step": 2000000, "fps": null, "test/return": null}\n{"step": 99, "tra'
+    tail = '\n[1]\n2\n{"loss": 3}'  # of another program
+    tail += '\n{"step": 2000000, "fps": null, "test/return": null}\n{"step": 99, "tra'
     (tmp_path / "metrics.jsonl").write_text(text + tail)
     run = PlannedRun(load({"logdir": str(tmp_path), "steps": 2_000_000 + 10_000}), [])
     run.read_log()
@@ -366,6 +372,12 @@ def test_progress_is_read_from_a_log_that_is_being_written(tmp_path):
     new = PlannedRun(load({"logdir": str(tmp_path / "missing")}), [])
     new.read_log()
     assert new.seconds_left() is None
+
+
+def test_a_registered_name_is_refused_which_the_runs_do_not_know(tmp_path, monkeypatch):
+    monkeypatch.setitem(FACTORIES, "point", dict)
+    with pytest.raises(ConfigError, match="--task point: other processes do not know a name that"):
+        make_plan(["point"], ["bird"], [0], [], tmp_path)
 
 
 def test_the_forecast_takes_the_speed_of_the_runs_there_are(tmp_path):

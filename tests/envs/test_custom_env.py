@@ -3,6 +3,7 @@
 import os
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def unusable(tmp_path_factory):
     (folder / "point.py").write_text(EXAMPLE.read_text())
     code = "from point import Point\nLIMIT = 3\ndef needy(x): pass\ndef nothing(): return {}\n"
     code += "def leaving(): raise SystemExit(3)\ndef failing(**_): raise KeyError('no\\nrobot')\n"
+    code += "def causeless(**_): raise ValueError('no goal') from KeyError\n"
     (folder / "broken.py").write_text(code)
     learned = "import mujoco\nimport tensorflow\nfrom point import Point\n"
     (folder / "learned.py").write_text(learned)
@@ -103,8 +105,12 @@ def unusable(tmp_path_factory):
 
 
 def refusal(task):
+    return refused_by(partial(environment, task, obs="state"))
+
+
+def refused_by(prepare):
     with pytest.raises(ConfigError) as caught:
-        environment(task, obs="state")()
+        prepare()()
     assert type(caught.value) is ConfigError
     return str(caught.value)
 
@@ -121,6 +127,7 @@ def refusal(task):
         ("broken:needy", "missing 1 required positional argument: 'x': --env.kwargs passes argume"),
         ("broken:leaving", "broken:leaving: SystemExit: 3 ("),
         ("broken:failing", "broken.py, line 6)"),
+        ("broken:causeless", "ValueError: no goal ("),
         ("broken:nothing", "broken:nothing: returned a dict instead of a gymnasium.Env"),
         ("broken.arms:Point", "there is no module broken.arms"),
         ("brokn:Point", "brokn:Point: there is no module brokn in "),
@@ -139,6 +146,14 @@ def test_a_factory_that_cannot_be_used_is_refused_in_one_line(unusable, monkeypa
         message = process.submit(refusal, task).result(timeout=60)
     assert words in message
     assert "\n" not in message
+
+
+def test_an_action_longer_than_an_episode_is_refused(unusable, monkeypatch):
+    folder, process = unusable
+    monkeypatch.chdir(folder)
+    make = partial(environment, "point:Point", obs="state", action_repeat=2000)
+    told = "point:Point: --env.action_repeat 2000: an episode has 1000 steps"
+    assert process.submit(refused_by, make).result() == told
 
 
 def test_a_library_that_can_do_without_tensorflow_does(folder):

@@ -469,9 +469,3 @@ def test_state_needs_no_driver_until_a_frame_is_asked_for():
     result = python("-c", code, __EGL_VENDOR_LIBRARY_DIRS="/nowhere")
     assert result.stdout == "(3,)\n"
     assert "RenderingError: no OpenGL that works was found" in result.stderr
-
-
-def test_the_frame_rate_is_that_of_agent_steps():
-    env = make_env("dmc_cartpole_balance", obs="state", action_repeat=4)
-    assert env.metadata["render_fps"] == 100 / 4
-    env.close()

@@ -1,5 +1,6 @@
 """Worker processes: the protocol, and every way in which a worker can fail."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -50,6 +51,17 @@ class Counter(gymnasium.Env):
             raise RunError("no power")
         if self.harm == "end of file":
             raise EOFError("the environment's own file")
+        if self.harm == "quits":
+            sys.exit("no licence")
+        if self.harm == "worn":
+            raise ValueError("joint out of range")
+        if self.harm == "prints":
+            print("python")
+            os.write(1, b"library")
+        if self.harm == "has helpers":
+            helper = multiprocessing.get_context("fork").Process(target=int)
+            helper.start()
+            helper.join()
         if self.harm == "exit":
             os._exit(3)
         if self.harm == "hang":
@@ -71,6 +83,10 @@ class Counter(gymnasium.Env):
         if self.harm == "fatal":
             os._exit(5)
         return np.full((2, 2, 3), self.steps, np.uint8)
+
+    def close(self):
+        if self.harm == "worn":
+            raise RuntimeError("cannot close")
 
     def _observe(self):
         if self.harm == "key":
@@ -140,6 +156,8 @@ def test_the_split_step_is_the_same_step_and_cannot_be_mixed_up():
         ("end of file", ["EOFError: the environment's own file", "in step"]),
         ("nan", ["reward is nan"]),
         ("key", ["observation lacks 'count'"]),
+        ("worn", ["ValueError: joint out of range", "in step"]),
+        ("quits", ["SystemExit: no licence", "in step"]),
         ("exit", ["died: exit code 3"]),
     ],
 )
@@ -168,6 +186,20 @@ def test_what_the_environment_refuses_keeps_its_words_and_its_exit_status(harm, 
         env.step(np.zeros(1, np.float32))
     assert (type(caught.value), str(caught.value)) == (error, words)
     assert not is_running(pid)
+
+
+def test_an_environment_may_start_processes():
+    with worker("has helpers") as env:
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+
+
+def test_what_an_environment_prints_is_no_output_of_ours(capfd):
+    with worker("prints") as env:
+        env.reset(0)
+        env.step(np.zeros(1, np.float32))
+    out, error = capfd.readouterr()
+    assert out == "" and "python" in error and "library" in error
 
 
 def test_a_frame_is_of_the_present_state():

@@ -15,13 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_bird.commands.arguments import Parser, parse_flags
+from dreamer_bird.commands.arguments import Parser, check_importable, parse_flags
 from dreamer_bird.commands.doctor.trials import Frames, Probe, try_environment, try_training
 from dreamer_bird.config import CONFIG_FILE, Config, load
 from dreamer_bird.envs.rendering import mend
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import resources
 from dreamer_bird.training.logdir import check_logdir
+from dreamer_bird.training.writers import check_loggers
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
 
@@ -33,7 +34,9 @@ ON_PURPOSE = "CUDA_VISIBLE_DEVICES=-1 trains on the CPU on purpose"
 def main(arguments: list[str]) -> int:
     """Print a line for each part examined; return 1 if training would fail."""
     flags, settings = _parse(arguments)
-    case = Case(load(*parse_flags(settings)), settings)
+    config = load(*parse_flags(settings))
+    check_importable(config)
+    case = Case(config, settings)
     failed = False
     for name, examine in PARTS.items():
         if name in flags.part:
@@ -89,6 +92,10 @@ def _python(case: Case) -> Finding:
 
 def _packages(case: Case) -> Finding:
     """Compare the requirements, pins or ranges, with the versions that are installed."""
+    try:
+        check_loggers(case.config)
+    except ConfigError as error:
+        return Finding(str(error), fatal=True)
     requirements, remedy = _requirements()
     try:
         from packaging.requirements import Requirement

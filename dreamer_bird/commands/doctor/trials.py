@@ -103,11 +103,12 @@ def try_environment(config: Config) -> Frames:
             action = env.spec.idle_action()
             # The first frame sets the renderer up.
             first, again = ([env.reset(0), env.step(action)[0]] for _ in range(2))
-            start = time.perf_counter()
+            start, ended = time.perf_counter(), True
             for _ in range(STEPS):
-                _, _, terminated, truncated = env.step(action)
-                if terminated or truncated:
+                if ended:
                     env.reset(0)
+                *_, terminated, truncated = env.step(action)
+                ended = terminated or truncated
             milliseconds = 1000 * (time.perf_counter() - start) / STEPS
             repeats = all(map(_alike, first, again))
             return Frames(*env.render(), milliseconds, repeats=repeats)

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from dreamer_bird.commands.arguments import Parser, make_folder, parse_flags, whole
+from dreamer_bird.commands.arguments import Parser, as_path, make_folder, parse_flags, whole
 from dreamer_bird.commands.doctor.trials import try_environment
 from dreamer_bird.commands.gpu_check.trials import BLOCKS_AFTER, BLOCKS_BEFORE, in_process, try_run
 from dreamer_bird.config import load
@@ -299,6 +299,6 @@ def _parse(arguments: list[str]) -> Namespace:
     )
     add = parser.add_argument
     add("--minutes", type=whole(1), default=15, help="for all trials together (15)")
-    add("--outdir", type=Path, default=Path("gpu-check"), help=f"where {FILE} goes (gpu-check)")
+    add("--outdir", type=as_path, default=Path("gpu-check"), help=f"where {FILE} goes (gpu-check)")
     add("--json", action="store_true", help="print one JSON object instead of lines")
     return parser.parse(arguments)

@@ -6,7 +6,7 @@ import warnings
 from argparse import Namespace
 from pathlib import Path
 
-from dreamer_bird.commands.arguments import Parser, whole
+from dreamer_bird.commands.arguments import Parser, as_path, whole
 from dreamer_bird.commands.sweep.board import Board
 from dreamer_bird.commands.sweep.launcher import ENDING, Launcher
 from dreamer_bird.commands.sweep.machines import (
@@ -71,7 +71,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--tasks", type=_names, required=True, help="task,task,...")
     add("--variants", type=_names, required=True, help="variant,variant,...")
     add("--seeds", type=_seeds, required=True, help="0,3,7 or 0..4, which has both ends")
-    add("--logdir", type=Path, default="logdir", help="runs land in it as task/variant/seed")
+    add("--logdir", type=as_path, default="logdir", help="runs land in it as task/variant/seed")
     add("--cpus-per-run", type=whole(1), help="cores of a run (an equal part of all)")
     add(
         "--gpus-per-run",

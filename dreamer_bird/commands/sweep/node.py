@@ -36,7 +36,7 @@ def train(command: list[str], folder: str, log: str, share: Share) -> tuple[int,
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             when, host = time.strftime("%Y-%m-%d %H:%M:%S"), socket.gethostname()
-            file.write(f"--- {when} on {host}: {shlex.join(command)}\n".encode())
+            file.write(os.fsencode(f"--- {when} on {host}: {shlex.join(command)}\n"))
             file.flush()
             start = file.tell()
             process = subprocess.Popen(

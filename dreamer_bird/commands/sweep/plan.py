@@ -10,13 +10,14 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from dreamer_bird.commands.arguments import parse_flags
+from dreamer_bird.commands.arguments import check_importable, parse_flags
 from dreamer_bird.config import Config, load
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training.checkpoint import load_header, newest_first
 from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.training.reporter import clock
 from dreamer_bird.training.resources import disk_bytes, image_bytes, replay_bytes
+from dreamer_bird.training.writers import check_loggers
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
 
@@ -82,11 +83,12 @@ class PlannedRun:
             return
         lines = []
         for text in tail.splitlines():
-            with suppress(ValueError):  # where the tail begins, and where one is being written
-                lines.append(json.loads(text))
+            # One that is cut off, where the tail begins or where it is being written, is none.
+            with suppress(ValueError, TypeError):
+                lines.append(dict(json.loads(text)))
         returns = [line[key] for line in lines for key in RETURNS if line.get(key) is not None]
         speeds = [line["fps"] for line in lines if line.get("fps")]
-        self.step = max((line["step"] for line in lines), default=0)
+        self.step = max((line.get("step", 0) for line in lines), default=0)
         self.fps = median(speeds) if speeds else None
         self.last_return = returns[-1] if returns else None
 
@@ -120,6 +122,8 @@ def make_plan(
         if run.logdir in runs:
             raise ConfigError(f"--tasks, --variants, --seeds: {run.name} would be there twice")
         check_logdir(run.config)
+        check_loggers(run.config)
+        check_importable(run.config)
         runs[run.logdir] = run
         run.read_log()
         if run.is_complete():
