@@ -30,7 +30,7 @@ def state_batch(batch):
 
 
 def test_a_compiled_update_gives_the_numbers_of_a_plain_one(make_agent, state_batch, seed):
-    # Steps drawn at random too, and the actor that joins in the second update.
+    # Steps drawn at random too.
     flags = {**SMALL, "model__decode_steps": 2, "objective__imagine_starts": 2}
     plain, compiled = (make_agent(STATE, **flags, xla=xla) for xla in ("false", "true"))
     assert (plain.compiled, compiled.compiled) == (False, True)

@@ -332,12 +332,13 @@ def test_a_run_whose_node_is_lost_begins_again_when_the_old_one_must_have_ended(
 
 
 def test_a_logdir_that_a_lost_try_still_holds_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(launcher, "ENDING", 0.1)
+    monkeypatch.setattr(launcher, "ENDING", 0.3)
     monkeypatch.setattr(launcher, "TICK", 0.1)
-    runs = plan(tmp_path)
+    runs, begun = plan(tmp_path), time.monotonic()
     lost, held = FakeRay.RayError("node lost"), (2, "process 7 on host a is writing in it")
     launch(runs, {"0": [lost, held, (0, "")]})
     assert runs[0].state == "done"
+    assert time.monotonic() - begun >= 0.6  # after the lost one, and after that which met it
 
 
 def test_when_it_is_stopped_all_runs_are_told_and_their_states_are_what_became_of_them(

@@ -321,10 +321,12 @@ def test_close_leaves_no_process_and_may_be_repeated(harm):
 
 
 def test_a_pending_step_does_not_hold_up_close():
-    env = worker()
+    env = worker("hang")
     env.reset(0)
     env.step_async(np.zeros(1, np.float32))
+    start = time.monotonic()
     env.close()
+    assert time.monotonic() - start < 5
     assert not is_running(env._process.pid)
 
 

@@ -36,13 +36,15 @@ def test_a_run_stopped_at_random_moments_ends_as_one_never_stopped(whole, tmp_pa
     runs = 0
     while plan:
         runs += 1
+        assert runs <= 2 * kills, "runs end by themselves and not by signals"
         logdir = tmp_path / f"run{runs}"
         victim = Victim(logdir, *FLAGS)
         while plan and victim.wait_for(plan[-1][0], rng.randint(1, 2)):
             stage, number = plan.pop()
             time.sleep(rng.uniform(0, LASTS[stage]))
             status, seconds, error = victim.stop(number)
-            if status == 0:  # It had come to its end by itself.
+            if status == 0:  # It had come to its end by itself: this stop is still to be made.
+                plan.append((stage, number))
                 break
             assert status == STATUS[number], error
             assert seconds < 10
