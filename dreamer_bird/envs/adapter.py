@@ -30,7 +30,9 @@ class Adapter(gymnasium.Env):
     that do not allow it.
     """
 
-    render_mode = "rgb_array"  # if it can: that is found out by trying
+    # What gymnasium asks of a class; whether it can render is found out by trying.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+    render_mode = "rgb_array"
 
     def __init__(self, task: str, env: gymnasium.Env, *, obs: str, action_repeat: int, size: int):
         """Take an environment that keeps to its spaces, as one that is `Checked`."""

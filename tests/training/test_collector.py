@@ -67,17 +67,24 @@ def test_a_failed_worker_is_restarted_as_often_as_set(make_run):
         again.collect()
 
 
-def test_what_state_and_action_decide_does_not_end_a_run_for_ever(tmp_path):
+def test_what_state_and_action_decide_does_not_end_a_run_for_ever(make_run):
     """Each attempt draws other numbers, after a resume too: a run that fails comes to its end."""
-    flags = ["--configs", "debug", "--task", "toy_envs:Cliff", "--obs", "state", "--steps", "120"]
-    flags += ["--worker.restarts", "0", "--env.time_limit", "20", "--seed", "1", "--logdir"]
-    flags.append(tmp_path / "run")
-    statuses = []
-    while 0 not in statuses and len(statuses) < 20:
-        done = command(*flags, cwd=Path(__file__).parents[1] / "helpers")
-        statuses.append(done.returncode)
-        assert done.returncode == 0 or "ValueError: beyond the cliff" in done.stderr
-    assert statuses[-1] == 0 and 1 in statuses
+    cliff = environment("toy_envs:Cliff", obs="state", time_limit=20)
+    flags = {"worker.restarts": 0, "env.time_limit": 20, "seed": 1}
+    failures, episodes = 0, 0
+    while episodes < 6 and failures < 20:
+        run = make_run(make_env=cliff, **flags)
+        assert run.episodes == episodes
+        try:
+            while run.episodes < 6:
+                run.collect()
+        except EnvError as error:
+            assert "ValueError: beyond the cliff" in str(error)
+            failures += 1
+        episodes = run.episodes
+        run.write_checkpoint()
+        make_run.end(run)
+    assert episodes == 6 and 0 < failures < 20
 
 
 def test_a_refusal_of_a_new_worker_is_an_attempt_too(make_run, tmp_path):
