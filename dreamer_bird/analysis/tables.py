@@ -145,10 +145,13 @@ def _reached(reach: dict, method: dict) -> str:
 
 
 def _difference(difference: dict) -> Part:
-    heading = "training metrics: mean over the last quarter, and the step at which they part"
     sides = [title(difference[side]) for side in ("first", "second")]
+    parted = [metric for metric in difference["metrics"] if metric["step"] is not None]
+    if not parted:
+        return Part("note", f"training metrics of {' and '.join(sides)}: none parts for good")
+    heading = "training metrics that part, and at which step; means over the last quarter"
     rows = []
-    for metric in difference["metrics"]:
+    for metric in parted:
         ends = (f"{metric[side]:,.6g}" for side in ("first", "second"))
         rows.append((metric["key"], *ends, steps(metric["step"])))
     return Part("table", heading, ["metric", *sides, "part at"], rows)

@@ -24,9 +24,15 @@ def main(arguments: list[str]) -> int:
         else:
             show(published_parts(scores), console)
         return 0
-    asked = flags.at, flags.scores, flags.against, flags.key, not flags.no_baselines
     logs = having(read_logs(flags.paths, flags.returns), flags.key)
-    comparison = compare_logs(logs, Question(*asked))
+    question = Question(
+        at=flags.at,
+        scores=flags.scores,
+        against=flags.against,
+        key=flags.key,
+        baselines=not flags.no_baselines,
+    )
+    comparison = compare_logs(logs, question)
     if flags.json:
         print(json.dumps(comparison, allow_nan=False))
     else:

@@ -1,6 +1,8 @@
 """Numbers in words."""
 
-from dreamer_bird.analysis.tables import number, spread, steps
+from dreamer_bird.analysis.tables import comparison_parts, number, spread, steps
+
+PARTING = (("kl", 5000), ("model_loss", None))
 
 
 def test_numbers_as_they_are_written():
@@ -27,3 +29,14 @@ def test_numbers_as_they_are_written():
     assert spread({"mean": 612.3, "std": None, "seeds": 1}) == "612 (1)"
     assert spread({"mean": 612.3, "std": None, "seeds": 5}) == "~612 (5)"
     assert spread({"mean": None, "std": None, "seeds": 0}) == "-"
+
+
+def test_only_training_metrics_that_part_are_in_the_table():
+    metrics = [{"key": key, "first": 1.0, "second": 2.0, "step": step} for key, step in PARTING]
+    task = {"task": "t", "range": [0, 9], "late": [7, 9], "at": [], "methods": [], "scores": []}
+    task |= {"published": [], "differences": [{"first": "a", "second": "b", "metrics": metrics}]}
+    *_, part = comparison_parts({"key": None, "tasks": [task], "across": None})
+    assert part.rows == [("kl", "1", "2", "5k")]
+    task["differences"][0]["metrics"] = metrics[1:]
+    *_, part = comparison_parts({"key": None, "tasks": [task], "across": None})
+    assert part.text == "training metrics of a and b: none parts for good"
