@@ -36,7 +36,7 @@ gpu-check: rendering ## tell in 15 minutes whether the GPU works, and how fast i
 	"$(PYTHON)" run.py gpu-check $(ARGS)
 
 soak: rendering ## stop a real run 50 times, each run of a sweep once, try 2,500 damaged inputs of each kind (over 20 minutes)
-	"$(PYTHON)" -m pytest -o faulthandler_timeout=0 --numprocesses=0 -s tests/training/test_stopping.py tests/training/test_fuzz.py tests/commands/test_sweep_soak.py tests/commands/test_sweep_ray.py tests/training/test_distributed.py tests/agent/test_agent.py tests/agent/test_replicas.py tests/commands/test_gpu_check.py tests/training/test_overlap.py tests/utils/test_tensorflow.py --kills 50 --fuzz 2500 $(ARGS)
+	"$(PYTHON)" -m pytest -o faulthandler_timeout=0 --numprocesses=0 -s tests/training/test_stopping.py tests/training/test_fuzz.py tests/commands/test_sweep_soak.py tests/commands/test_sweep_ray.py tests/training/test_distributed.py tests/agent/test_replicas.py tests/commands/test_gpu_check.py tests/training/test_overlap.py tests/utils/test_tensorflow.py --kills 50 --fuzz 2500 $(ARGS)
 
 lint: venv ## check format and style
 	"$(PYTHON)" -m ruff format --check .
