@@ -1,4 +1,4 @@
-# A virtual environment with the pinned packages is made on first use and whenever the pins change.
+# A virtual environment is made on first use, and gets the pinned packages whenever they change.
 VENV = .venv
 ARGS =
 PYTHON = $(VENV)/bin/python

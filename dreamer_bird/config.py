@@ -164,9 +164,10 @@ class Config(Mapping):
         return self._tree[name]
 
     def __getattr__(self, name: str) -> object:
-        if name in vars(self).get("_tree", {}):
-            return self._tree[name]
-        raise AttributeError(f"no setting {name}")
+        try:
+            return vars(self)["_tree"][name]
+        except KeyError:
+            raise AttributeError(f"no setting {name}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tree)

@@ -209,7 +209,7 @@ def test_bad_values_are_refused_by_name(key, value):
                 f"--env.kwargs {text}: must be a mapping in JSON or YAML, with a space after each "
                 "colon: '{goal: 3, noise: [0.1, 0.2]}'",
             )
-            for text in ("goal", "{goal:3}", "{maze: [{goal:3}]}", "[[1]]: 3")
+            for text in ("goal", "{goal:3}", "{maze: [{goal:3}]}", "[[1]]: 3", "&a {b: *a}")
         ),
         (
             {"env.camera": "1", "task": "gym_CartPole-v1"},

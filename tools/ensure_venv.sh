@@ -12,15 +12,18 @@ holds_pins() {
 
 set -- requirements.txt requirements-dev.txt
 # Another machine with a GPU may use this folder too.
-if nvidia-smi --list-gpus 2>/dev/null | grep -q GPU || holds_pins "$@" requirements-cuda.txt; then
+if nvidia-smi --list-gpus 2>/dev/null | grep -q GPU || grep -qs '^nvidia-' "$venv/pins"; then
     set -- "$@" requirements-cuda.txt
 fi
+
+fits() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+}
 
 # Prints the first interpreter on the path that is Python 3.10 to 3.13.
 find_python() {
     for name in python3 python3.13 python3.12 python3.11 python3.10; do
-        if "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
-        then
+        if fits "$name"; then
             command -v "$name"
             return
         fi
@@ -57,7 +60,7 @@ fi
 holds_pins "$@" && exit
 echo "installing $* into $venv (2.7 GB without CUDA; takes some minutes)"
 # What works is not made anew: a run may be using it.
-if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if ! { fits "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
     python=$(find_python)
     ensure_venv_module "$python"
     "$python" -m venv --clear "$venv"

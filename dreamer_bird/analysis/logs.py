@@ -269,7 +269,7 @@ def _warn_of_settings(logs: Iterable[Log]) -> None:
         if "variant" in log.config:
             alike[log.task, log.method].append(log.config)
     for (task, method), configs in alike.items():
-        for key in RULES.keys() - RESUMABLE - {"seed"}:
+        for key in sorted(RULES.keys() - RESUMABLE - {"seed"}):
             values = {show(config[key]) for config in configs if key in config}
             if len(values) > 1:
                 what = f"runs differ in {key} ({', '.join(sorted(values))})"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-REPETITIONS = 10_000  # of the bootstrap: two digits of an interval are the same for any seed
+REPETITIONS = 10_000  # of the bootstrap of one task: two digits are the same for any seed
 HIGHEST_RETURN = 1000  # of an episode in the DeepMind Control Suite: its returns are divided by it
 
 # Score of each run by task and method, {"dmc_walker_walk": {"bird": [812.0, 903.5]}}.
@@ -91,7 +91,7 @@ def _estimate(scores: Sequence[np.ndarray], metric: Callable) -> Estimate:
     from rliable.library import get_interval_estimates
 
     columns = [each[:, None] for each in scores]  # one score of each run, as rliable takes them
-    before = np.random.get_state()
+    before, tasks = np.random.get_state(), len(scores)
     np.random.seed(0)  # rliable draws from it: the same logs give the same table
     try:
         with warnings.catch_warnings():
@@ -99,12 +99,12 @@ def _estimate(scores: Sequence[np.ndarray], metric: Callable) -> Estimate:
             points, intervals = get_interval_estimates(
                 {"": columns if len(columns) > 1 else columns[0]},
                 lambda *samples: np.array([metric(*samples)]),
-                reps=REPETITIONS,
+                reps=max(REPETITIONS // tasks, REPETITIONS // 10),  # each takes longer, too
             )
     finally:
         np.random.set_state(before)
     value = float(points[""][0])
-    if min(map(len, scores)) == 1:  # every resample is the same: an interval would mislead
+    if min(map(len, scores)) == 1:  # of one run all resamples are the same, and too alike
         return Estimate(value, None, None)
     return Estimate(value, *map(float, intervals[""][:, 0]))
 

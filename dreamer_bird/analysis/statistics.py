@@ -50,18 +50,17 @@ def value_at(curve: Curve, step: int, width: int) -> float:
     return float(np.interp(step, bins["step"], bins["value"]))
 
 
-def late_steps(end: int, width: int) -> tuple[int, int]:
-    """Return the steps over which a final value is a mean: the last fifth, a bin at the least."""
-    return int(min((1 - LATE) * end, end - width)), end
+def late_from(end: int, width: int) -> int:
+    """Return where the steps begin over which a final value is a mean: the last fifth, or a bin."""
+    return int(max(0, min((1 - LATE) * end, end - width)))
 
 
 def late_mean(curve: Curve, end: int, width: int) -> float:
-    """Return the mean of a curve's points in the `late_steps`.
+    """Return the mean of a curve's points from `late_from` to the end.
 
     NaN if its last point is more than a width before the end.
     """
-    start, end = late_steps(end, width)
-    late = curve.value[(curve.step >= start) & (curve.step <= end)]
+    late = curve.value[(curve.step >= late_from(end, width)) & (curve.step <= end)]
     return float(late.mean()) if curve.step[-1] >= end - width and len(late) else float("nan")
 
 
@@ -85,8 +84,8 @@ def bands(logs: Sequence[Log], key: str | None, band: str) -> pd.DataFrame:
     values = groups["value"]
     named = {"at": groups["at"].mean(), "mean": values.mean(), "std": values.std(ddof=0)}
     table = pd.DataFrame({**named, "seeds": values.count()}).reset_index()
-    free = (table["seeds"] - 1).where(table["seeds"] > 1)
     table["std"] = table["std"].where(table["seeds"] > 1)
+    free = table["seeds"] - 1
     # A population's deviation over the root of n - 1 is the standard error of the mean.
     reach = table["std"] * (student.ppf(0.975, free) / np.sqrt(free) if band == "ci" else 1)
     return table.assign(low=table["mean"] - reach, high=table["mean"] + reach)

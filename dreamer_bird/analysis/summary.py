@@ -20,8 +20,8 @@ from dreamer_bird.analysis.statistics import (
     area,
     bin_width,
     common_range,
+    late_from,
     late_mean,
-    late_steps,
     mean_curve,
     spread,
     steps_to_reach,
@@ -88,7 +88,7 @@ def _task(logs: list[Log], question: Question) -> _Task:
         curves.setdefault(log.method, []).append(log.curve(question.key))
     if question.key is None:
         warn_of_training(logs)
-    _warn_of_short(logs, question.key)
+    _warn_of_short(logs, question)
     every = [curve for each in curves.values() for curve in each]
     width, steps = bin_width(every), common_range(every)
     at = question.at or _quarters(steps[1], width)
@@ -99,13 +99,15 @@ def _task(logs: list[Log], question: Question) -> _Task:
         rows.append(_Row(name, each, mean_curve(each, width), finals))
     for curve in published_curves(logs[0].task) if question.published else ():
         mean = Curve(curve.step, curve.mean)
-        finals = [area(mean, *late_steps(end, width))]
+        finals = [area(mean, late_from(end, width), end)]
         rows.append(_Row(f"{curve.method} (published)", [], mean, finals, curve))
     return _Task(logs[0].task, logs, width, steps, at, end, rows)
 
 
-def _warn_of_short(logs: list[Log], key: str | None) -> None:
-    ends = {log.path: log.curve(key).step[-1] for log in logs}
+def _warn_of_short(logs: list[Log], question: Question) -> None:
+    ends = {log.path: log.curve(question.key).step[-1] for log in logs}
+    if question.at and question.at[-1] <= min(ends.values()):
+        return
     last = max(ends.values())
     short = sorted((end, path) for path, end in ends.items() if end < _SHORT * last)
     if short:
@@ -143,7 +145,7 @@ def _describe(task: _Task, question: Question, against: str | None) -> dict:
     scores = list(question.scores or (_levels(task) if is_return(question.key) else []))
     scores += [final] if final is not None and final not in scores else []
     told = {"task": task.name, "range": [*task.steps], "width": task.width, "at": [*task.at]}
-    told |= {"late": [*late_steps(task.end, task.width)], "scores": scores, "final": final}
+    told |= {"late": [late_from(task.end, task.width), task.end], "scores": scores, "final": final}
     told["methods"] = []
     for row in task.rows:
         method = _method(row, task)
@@ -217,8 +219,8 @@ def _published_at(curve: PublishedCurve, step: int) -> tuple[float, float, int]:
 
 def _final(row: _Row) -> float | None:
     """Return the mean of a method's final values, None if it never rose to it."""
-    mean, _, count = spread(row.finals)
-    return float(mean) if count and mean > row.mean.value.min(initial=math.inf) else None
+    mean, _, _ = spread(row.finals)
+    return float(mean) if (mean > row.mean.value[:1]).any() else None
 
 
 def _quarters(end: int, width: int) -> tuple[int, ...]:

@@ -13,8 +13,14 @@ from dreamer_bird.errors import ConfigError, nearest
 from dreamer_bird.utils.files import check_writable
 
 
+def called() -> list[str]:
+    """Return the words by which this program is called again."""
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return [sys.executable, *(["-m", "dreamer_bird"] if module else [sys.argv[0]])]
+
+
 def program() -> str:
-    """Return what the program was called by, for messages and examples."""
+    """Return what the program is called in messages and examples."""
     name = Path(sys.argv[0]).name
     return "python -m dreamer_bird" if name == "__main__.py" else name
 

@@ -47,7 +47,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "logdir --against dreamer",
     )
     add_logs(parser, " or baselines")
-    parser.add_argument("--at", type=_steps, default=(), help="environment steps, as 1e5,5e5,1e6")
+    at = "environment steps, as 1e5,5e5,1e6; final values are of the fifth before the last"
+    parser.add_argument("--at", type=_steps, default=(), help=at)
     parser.add_argument(
         "--scores", type=_numbers, default=(), help="scores to reach from below, as 500,800"
     )

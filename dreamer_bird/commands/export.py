@@ -30,8 +30,8 @@ def main(arguments: list[str]) -> int:
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
     if flags.out.exists():
         raise ConfigError(f"--out {flags.out}: exists already")
+    check_writable(f"--out {flags.out}", flags.out.parent)
     parent = flags.out.absolute().parent
-    check_writable(f"--out {flags.out}", parent)
     parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all, as everything that is written.
     with unwinding(), tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as folder:

@@ -5,13 +5,12 @@ Its `variables.pkl` holds, without names: the step, the weights of each network 
 """
 
 import shlex
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
-from dreamer_bird.commands.arguments import Parser, as_path, parse_flags, program
+from dreamer_bird.commands.arguments import Parser, as_path, called, parse_flags
 from dreamer_bird.commands.pickles import read_arrays
 from dreamer_bird.config import RULES, Config, load
 from dreamer_bird.envs.spaces import Spec
@@ -39,7 +38,7 @@ SIZES = {
 }
 EXAMPLE = "depth=32,units=400"
 SIDE = 64  # pixels, of the images that the public Dreamer sees
-MOST_STEPS = 10**10 - 1  # that a checkpoint's name has digits for
+MOST_STEPS = RULES["steps"].high
 # The order of the networks in the file; within one, that of its layers' names and of these.
 NETWORKS = ("actor", "decoder", "rssm", "encoder", "discount", "reward", "value")
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
@@ -54,9 +53,9 @@ def main(arguments: list[str]) -> int:
     if (config.obs, config.env.size) != ("pixels", SIDE):
         raise ConfigError(f"--obs, --env.size: Dreamer's networks see images of {SIDE}x{SIDE}")
     logdir = Path(config.logdir)
-    # Settings alone are of an import that failed, which this is again.
+    # Without a checkpoint it is an import that failed, which this is again.
     left = {path.name for path in logdir.iterdir()} if logdir.is_dir() else set()
-    if left - {"config.yaml"}:
+    if left - {"config.yaml", "checkpoints"} or checkpoint.newest_first(logdir / "checkpoints"):
         raise ConfigError(f"--logdir {logdir}: is not empty; choose a new one")
     check_logdir(config)
     arrays = read_arrays(flags.file)
@@ -74,8 +73,7 @@ def main(arguments: list[str]) -> int:
     if config.steps <= step:  # as many again, or it would end at once
         settings["steps"] = step + config.steps
     words = [f"--{key}={value}" for key, value in settings.items()]
-    called = ["-m", "dreamer_bird"] if program().startswith("python") else [sys.argv[0]]
-    print(shlex.join([sys.executable, *called, "--configs", *presets, *words]))
+    print(shlex.join([*called(), "--configs", *presets, *words]))
     return 0
 
 

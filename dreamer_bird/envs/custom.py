@@ -61,11 +61,11 @@ def read_kwargs(text: str) -> dict[str, Any]:
 
     try:
         arguments = YAML(typ="safe", pure=True).load(text)  # which reads JSON too
+        named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
+        if named and not _lacks_a_space(arguments):
+            return arguments
     except (YAMLError, ValueError, TypeError, LookupError, RecursionError):
-        arguments = None
-    named = isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments)
-    if named and not _lacks_a_space(arguments):
-        return arguments
+        pass
     raise ValueError(
         "must be a mapping in JSON or YAML, with a space after each colon: "
         "'{goal: 3, noise: [0.1, 0.2]}'"

@@ -93,7 +93,7 @@ def _answer_requests(connection: Connection, make: Callable[[], gymnasium.Env]) 
             connection.send((None, _answer(env, method, argument)))
     finally:
         # One that fails to close may have failed before, and that is what is to be told.
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             env.close()
 
 

@@ -146,7 +146,7 @@ class EnvWorker(AbstractContextManager):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._make, os.getpid()
-        self._process = context.Process(target=serve, args=arguments, name=self._name)
+        self._process = context.Process(target=serve, args=arguments, name=self._name, daemon=True)
         with spawning():
             self._process.start()
         theirs.close()  # Or the end of the worker would not end the stream.

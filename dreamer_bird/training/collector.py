@@ -120,8 +120,10 @@ class Collector:
                 lines = str(error).splitlines()  # of a traceback the last one says what it was
                 reason = lines[0] if len(lines) == 1 else f"{lines[0].rstrip()} {lines[-1]}"
                 # Numbered, for Python shows the same words only once.
-                again = f"its episode {numbers[0]:,} begins again in a new worker"
-                warnings.warn(f"{reason}; {again}", stacklevel=2)
+                which = f"episode {numbers[0] + 1:,}"
+                if purpose != "environment":
+                    which = f"the evaluation at step {numbers[0]:,}"
+                warnings.warn(f"{reason}; {which} begins again in a new worker", stacklevel=2)
                 for env in envs:
                     env.restart()
 

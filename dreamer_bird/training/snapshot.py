@@ -63,8 +63,7 @@ def read_snapshot(logdir: Path, file: Path | None = None) -> Snapshot:
 def check_environment(snapshot: Snapshot, env: EnvWorker) -> None:
     """Raise ConfigError if a run's environment is another one by now."""
     if env.spec != snapshot.spec:
-        specs = env.spec, snapshot.spec
-        now, then = (f"{spec.observation}, {spec.actions} actions" for spec in specs)
+        now, then = map(_told, (env.spec, snapshot.spec))
         raise ConfigError(f"{snapshot.config.task}: is {now} now, and was {then} in the run")
 
 
@@ -121,6 +120,10 @@ def film(env: EnvWorker, seed: int, number: int, episode: Arrays) -> np.ndarray:
     return np.stack(images)
 
 
+def _told(spec: Spec) -> str:
+    return f"{spec.observation}, {spec.actions} {'discrete ' * spec.discrete}actions"
+
+
 def _start(seed: int, number: int) -> int:
     return seeds.integer(seed, "evaluate environment", number)
 
@@ -143,8 +146,9 @@ def _read_config(logdir: Path) -> Config:
 
 
 def _check_same_run(file: Path, config: Config) -> None:
-    beside = file.absolute().parents[1] / "config.yaml"
-    if beside.is_file() and (lines := differences(Config.read(beside), config)):
+    folder = file.absolute().parent  # of a run, unless it was copied elsewhere
+    beside = folder.with_name("config.yaml") if folder.name == "checkpoints" else None
+    if beside and beside.is_file() and (lines := differences(Config.read(beside), config)):
         raise ConfigError(f"--checkpoint {file}: is of another run ({'; '.join(lines)})")
 
 

@@ -329,3 +329,15 @@ def test_an_entry_of_scores_without_points_is_dropped(tmp_path):
 def test_numbers_that_no_network_computes_are_left_out(write_log):
     (log,) = read_logs([write_log("x", [(1000, 1e308), (2000, -1e308), (3000, 1e38)])])
     assert log.curve().step.tolist() == [3000]
+
+
+def test_runs_of_one_method_with_other_settings_are_told(write_log, tmp_path, recwarn):
+    for seed, repeat in enumerate((4, 8)):
+        path = write_log(f"dmc_walker_walk/bird/{seed}", [(1, 1)])
+        settings = f"variant: bird\nsteps: {seed}\nenv: {{action_repeat: {repeat}}}\n"
+        path.with_name("config.yaml").write_text(settings)
+    read_logs([tmp_path])
+    (told,) = (str(each.message) for each in recwarn)
+    assert told.startswith(
+        "bird on dmc_walker_walk: runs differ in env.action_repeat (4, 8); NAME="
+    )

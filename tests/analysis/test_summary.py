@@ -57,6 +57,24 @@ def test_steps_are_chosen_within_what_all_logs_cover(make_log):
     assert task["methods"][0]["final"] == {"mean": 3, "std": 1, "seeds": 2}  # of 3, 4, 5 and of 2
 
 
+def test_final_values_of_a_short_log_begin_at_its_start(make_log):
+    logs = [make_log([(1000, 7)]), make_log([(5000 * k, k) for k in range(5)], seed=1)]
+    (task,) = compare_logs(logs, Question(at=(1000,), baselines=False))["tasks"]
+    assert task["late"] == [0, 1000]
+
+
+def test_a_curve_that_falls_has_no_final_value_to_rise_to(make_log):
+    logs = [make_log({"model_loss": ramp(slope)}, method=m) for m, slope in (("a", -1), ("b", -2))]
+    (task,) = compare_logs(logs, Question(against="a", key="model_loss"))["tasks"]
+    assert (task["final"], task["scores"]) == (None, [])
+
+
+def test_steps_that_all_logs_have_need_no_warning(make_log, recwarn):
+    logs = [make_log(ramp(1, end), seed=end) for end in (50_000, 100_000)]
+    compare_logs(logs, Question(at=(50_000,)))
+    assert not list(recwarn)
+
+
 def test_a_run_that_ended_before_the_end_has_no_final_return(make_log):
     logs = [make_log(ramp(1, end), seed=end) for end in (70_000, 95_000, 100_000)]
     with pytest.warns(UserWarning, match="2 of 3 runs have no return shortly before step 100,000"):

@@ -294,6 +294,8 @@ def test_a_checkpoint_of_another_run_is_refused(copied, run):
     told = r"is of another run \(seed: saved 0, now 7; env.action_repeat: saved 2, now 4\)"
     with pytest.raises(ConfigError, match=told):
         read_snapshot(copied, theirs)
+    elsewhere = shutil.copy(theirs, copied / "mine.npz")  # whose run nothing tells
+    assert read_snapshot(copied, Path(elsewhere)).step == 60
 
 
 def test_a_run_in_an_environment_that_is_not_here_can_be_read_but_not_played(copied, capsys):

@@ -319,12 +319,19 @@ def test_what_cannot_be_used_is_refused_at_once(refused, tmp_path):
     assert "the following arguments are required: --from, --task, --logdir" in refused()
 
 
-def test_an_import_that_failed_can_be_repeated(refused, tmp_path):
-    flags = {"task": TASK, "logdir": str(tmp_path / "run")}
-    (tmp_path / "run").mkdir()
-    load({**flags, "variant": "dreamer"}, ["dreamer_tf2"]).save(tmp_path / "run" / "config.yaml")
-    words = [f"--{key}={value}" for key, value in flags.items()]
-    assert f"{tmp_path / 'no'}: no such file" in refused("--from", tmp_path / "no", *words)
+def test_an_import_that_failed_can_be_repeated(tmp_path, capsys, monkeypatch):
+    file, logdir = write(tmp_path / "variables.pkl", variables()), tmp_path / "run"
+    flags = ["--from", file, "--sizes", SIZES, "--task", TASK, "--logdir", logdir, *QUICK]
+    line, save = ["import", *map(str, flags)], checkpoint.save_arrays
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_arrays", full)
+    assert main(line) == 1
+    monkeypatch.setattr(checkpoint, "save_arrays", save)
+    assert main(line) == 0, capsys.readouterr().err
+    assert main(line) == 2 and "is not empty; choose a new one" in capsys.readouterr().err
 
 
 def test_files_that_are_no_checkpoint_leave_nothing(refused, tmp_path):

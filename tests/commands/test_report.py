@@ -128,7 +128,7 @@ def test_panels_hold_means_bands_and_published_results(page_file):
 
 
 def test_the_tables_are_those_of_compare(page_file, runs, capsys, monkeypatch):
-    monkeypatch.setattr(reliability, "REPETITIONS", 2)  # whose intervals are not looked at here
+    monkeypatch.setattr(reliability, "REPETITIONS", 20)  # whose intervals are not looked at here
     assert compare.main([str(runs)]) == 0
     text = page_file.read_text()
     numbers = re.findall(r"\d+ ± \d[\d.]* \(\d\)", capsys.readouterr().out)

@@ -92,7 +92,7 @@ def test_a_refusal_of_a_new_worker_is_an_attempt_too(make_run, tmp_path):
     refused = environment("toy_envs:Refused", obs="state")
     run = make_run(make_env=refused, **{"worker.restarts": 1, "env.action_repeat": 1})
     with (
-        pytest.warns(UserWarning, match="outside of .*; its episode 0 begins again"),
+        pytest.warns(UserWarning, match="outside of .*; episode 1 begins again"),
         pytest.raises(ConfigError, match="outside of"),
     ):
         run.collect()

@@ -70,6 +70,6 @@ def test_a_full_disk_and_then_a_killed_worker_lose_nothing(whole, tmp_path):
     os.kill(victim.worker("train 1"), signal.SIGKILL)
     error = victim.finish()
     assert "warning: environment worker 'train 1' (pid " in error
-    assert "died: signal SIGKILL; its episode" in error
+    assert "died: signal SIGKILL; episode " in error
     assert_same(logdir, whole)
     assert_tidy(logdir)
