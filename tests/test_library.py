@@ -142,7 +142,7 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "action.npy"), expected, atol=1e-5)
-    nowhere = command("export", "--logdir", tiny_run, "--out", tmp_path / "missing" / "model")
+    nowhere = command("export", "--logdir", tiny_run, "--out", tmp_path / "action.npy" / "model")
     assert nowhere.returncode == 2 and nowhere.stderr.count("\n") == 1
     again = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
     assert again.returncode == 2

@@ -83,7 +83,7 @@ class Optimizer(tf.Module):
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         in_a_row = tf.where(finite, self.finite_in_a_row + 1, 0)
-        grow = in_a_row >= GROWTH_INTERVAL
+        grow = (in_a_row >= GROWTH_INTERVAL) & (self.loss_scale < MOST_SCALE)
         self.finite_in_a_row.assign(tf.where(grow, tf.zeros_like(in_a_row), in_a_row))
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-        self.loss_scale.assign(tf.clip_by_value(self.loss_scale * factor, 1.0, MOST_SCALE))
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
