@@ -3,6 +3,7 @@
 import ast
 import json
 import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def test_a_command_is_accepted(page, words, only_parsing):
 
 
 @pytest.mark.parametrize("name", ["train", *sorted(set(cli.COMMANDS) - {"train"})])
-def test_the_example_that_help_begins_with_is_accepted(name, request, capsys):
+def test_the_example_that_help_begins_with_is_accepted(name, request, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py"])
     with suppress(SystemExit):
         main([name, "--help"])
     request.getfixturevalue("only_parsing")
