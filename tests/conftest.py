@@ -30,8 +30,7 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind in fuzz tests")
 
 
-# First what XLA compiles: in a process that has rendered, software OpenGL's compiler can crash its
-# own. Then the longest, which would leave a process alone with it if it came late.
+# First the longest, each of which would leave a process alone with it if it came late.
 FIRST = (
     "test_compiled",
     *("test_stopping", "test_train", "test_replicas", "test_overlap", "test_distributed"),
