@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-REPETITIONS = 10_000  # of the bootstrap of one task: two digits are the same for any seed
+REPETITIONS = 10_000  # of the bootstrap of one task: other seeds change the third digit
 HIGHEST_RETURN = 1000  # of an episode in the DeepMind Control Suite: its returns are divided by it
 
 # Score of each run by task and method, {"dmc_walker_walk": {"bird": [812.0, 903.5]}}.

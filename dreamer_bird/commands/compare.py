@@ -47,7 +47,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "logdir --against dreamer",
     )
     add_logs(parser, " or baselines")
-    at = "environment steps, as 1e5,5e5,1e6; final values are of the fifth before the last"
+    at = "environment steps, as 1e5,5e5,1e6; `final` is of their last fifth"
     parser.add_argument("--at", type=_steps, default=(), help=at)
     parser.add_argument(
         "--scores", type=_numbers, default=(), help="scores to reach from below, as 500,800"

@@ -133,5 +133,5 @@ def _parse(arguments: list[str]) -> Namespace:
     add("--logdir", type=as_path, required=True, help="the run; nothing in it changes")
     add("--out", type=as_path, required=True, help="folder to write, which must not exist")
     add("--checkpoint", type=as_path, help="file of an older checkpoint of this run")
-    add("--run", action="store_true", help="write a run's folder of the weights alone instead")
+    add("--run", action="store_true", help="write the run instead, without what only training needs")
     return parser.parse(arguments)

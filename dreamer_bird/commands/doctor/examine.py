@@ -327,6 +327,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser = Parser(
         "doctor", "Tell whether training would work here, and what to do if not.", "--configs cpu"
     )
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="(all)")
+    parts = {"choices": PARTS, "default": list(PARTS), "metavar": "PART"}
+    parser.add_argument("--part", nargs="+", **parts, help=f"what to check (all): {', '.join(PARTS)}")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
     return parser.parse_known_args(arguments)
