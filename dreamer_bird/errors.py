@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
+MOST_NAMES = 45  # that one line lists
+
 
 class RunError(Exception):
     """A run that cannot start or go on; the message is one line that says what to do."""
@@ -46,6 +48,9 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
         close = [valid for valid in scores if scores[valid] > best - 0.1]
         *others, last = sorted(close, key=scores.get, reverse=True)[:3]
         return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
-    if len(scores) > 45:
+    if len(scores) <= MOST_NAMES:
+        return f"choose from {', '.join(scores)}"
+    if prefix == "--":
         return "--help-all lists the valid ones"
-    return f"choose from {', '.join(scores)}"
+    few, more = [*scores][:MOST_NAMES], len(scores) - MOST_NAMES
+    return f"choose from {', '.join(few)} and {more} more"

@@ -247,6 +247,12 @@ def test_nearest(name, names, words):
     assert nearest(name, names, "--") == words
 
 
+def test_what_help_all_does_not_list_is_listed_as_far_as_a_line_goes():
+    names = [f"abc{i}" for i in range(50)]
+    assert nearest("zzz", names[:45]) == f"choose from {', '.join(names[:45])}"
+    assert nearest("zzz", names) == f"choose from {', '.join(names[:45])} and 5 more"
+
+
 @pytest.mark.parametrize(
     ("section", "block", "message"),
     [

@@ -144,9 +144,11 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
     np.testing.assert_allclose(np.load(tmp_path / "action.npy"), expected, atol=1e-5)
     nowhere = command("export", "--logdir", tiny_run, "--out", tmp_path / "action.npy" / "model")
     assert nowhere.returncode == 2 and nowhere.stderr.count("\n") == 1
-    again = command("export", "--logdir", tiny_run, "--out", tmp_path / "model")
-    assert again.returncode == 2
-    assert again.stderr.splitlines() == [f"run.py: --out {tmp_path}/model: exists already"]
+    (tmp_path / "link").symlink_to("nothing")
+    for taken in (tmp_path / "model", tmp_path / "link"):
+        again = command("export", "--logdir", tiny_run, "--out", taken)
+        assert again.returncode == 2
+        assert again.stderr.splitlines() == [f"run.py: --out {taken}: exists already"]
 
 
 def test_what_plays_some_episodes_is_not_compiled(tiny_run):

@@ -13,7 +13,6 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     A multiplication and an addition are two. Gradients by weights and by inputs cost as much as
     the forward pass each; those that nothing needs are not counted: of the observations, and in
     imagination of the world model's weights. A variant that plans imagines nothing in an update.
-    The value's second pass backwards, for the actor, is left out: at most 3% of all.
     """
     from dreamer_bird.agent.objectives import OBJECTIVES  # with TensorFlow, which help does without
 
@@ -31,11 +30,13 @@ def flops_per_step(config: Config, spec: Spec) -> int:
     if model.discount_head:
         heads += _dense(feat, *[model.units] * model.discount_layers, 1)
     outputs = spec.actions if spec.discrete else 2 * spec.actions
-    behaviour = _dense(feat, *[actor.units] * actor.layers, outputs)
-    behaviour += _dense(feat, *[value.units] * value.layers, 1)
+    actor_layers, value_layers = [actor.units] * actor.layers, [value.units] * value.layers
+    # Forward and backwards, to the weights and to all inputs but the features; and the value's once
+    # more, to the features, for the actor.
+    behaviour = 2 * _dense(feat, *actor_layers, outputs) + _dense(*actor_layers, outputs)
+    behaviour += 3 * _dense(feat, *value_layers, 1) + _dense(*value_layers, 1)
     real = 2 * first + 3 * (encoders + prior + posterior + heads)
-    # The actor's input gets no gradient; the value's gives one to its weights and one to its input.
-    dreamt = 2 * (prior + heads) + 3 * behaviour if config.variant in OBJECTIVES else 0
+    dreamt = 2 * (prior + heads) + behaviour if config.variant in OBJECTIVES else 0
     return batch * length * real + decoded * 3 * decoders + imagined * dreamt
 
 

@@ -111,7 +111,7 @@ class Dense(Layer):
         """Return `[..., units]` in the compute dtype."""
         self.ensure_built(x.shape[-1])
         kernel, bias = self.weights()
-        y = tf.tensordot(tf.cast(x, self.dtype), kernel, 1) + bias
+        y = kernels.add_row_bias(tf.tensordot(tf.cast(x, self.dtype), kernel, 1), bias)
         return self.act(y) if self.act else y
 
     def ahead_of_loop(self, x: tf.Tensor, size: int) -> tuple[tf.Tensor, Completion]:
@@ -123,7 +123,7 @@ class Dense(Layer):
         self.ensure_built(size + x.shape[-1])
         kernel, bias = self.read()
         inside, outside = tf.split(kernel, [size, x.shape[-1]])
-        share = tf.tensordot(tf.cast(x, self.dtype), outside, 1) + bias
+        share = kernels.add_row_bias(tf.tensordot(tf.cast(x, self.dtype), outside, 1), bias)
 
         def complete(first: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
             y = tf.matmul(tf.cast(first, self.dtype), inside) + share

@@ -29,8 +29,8 @@ class Standardizer(tf.Module):
     What stands still fills most of an image, and drowns the little that moves.
     """
 
-    def __init__(self, shape: tuple[int, int, int], name: str = "standardizer"):
-        super().__init__(name)
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__("standardizer")
         self.mean = tf.Variable(tf.zeros(shape), trainable=False, name="mean")
         self.std = tf.Variable(1.0, trainable=False, name="std")  # one for all pixels
         self.count = tf.Variable(0.0, trainable=False, name="count")

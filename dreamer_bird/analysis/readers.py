@@ -11,7 +11,7 @@ import warnings
 import zlib
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,9 +194,9 @@ def _read_monitors(files: list[Path]) -> Result:
                 last = episode[0]
                 episodes.append([episode[0] + start, *episode[1:]])
     _, lengths, values = np.array(sorted(episodes)).reshape(-1, 3).T
-    steps, told = np.cumsum(lengths), {"train/return": values, "train/length": lengths}
-    curves = {key: make_curve(steps, axis) for key, axis in told.items() if episodes}
-    return [LoggedRun(curves, names)], total, total - len(episodes)
+    columns = {"train/return": values, "train/length": lengths}
+    points = {key: np.column_stack([np.cumsum(lengths), each]) for key, each in columns.items()}
+    return [LoggedRun(_curves(points), names)], total, total - len(episodes)
 
 
 def _read_events(files: list[Path]) -> Result:
@@ -245,7 +245,7 @@ def _scalar(value: Any) -> float | None:
     return float(content[0]) if len(content) == 1 and not tensor.tensor_shape.dim else None
 
 
-def _curves(points: dict[str, array]) -> dict[str, Curve]:
+def _curves(points: Mapping[str, array | np.ndarray]) -> dict[str, Curve]:
     curves = {key: make_curve(*np.reshape(each, (-1, 2)).T) for key, each in points.items()}
     return {key: curve for key, curve in curves.items() if len(curve.step)}
 

@@ -41,20 +41,31 @@ class Parser(argparse.ArgumentParser):
         """Return the values; ConfigError names a flag or word that cannot be used."""
         values, unknown = self.parse_known_intermixed_args(arguments)
         for word in unknown:
-            flag = word.partition("=")[0]
-            if flag.startswith("--"):
-                known = [name for each in self._actions for name in each.option_strings]
-                names = [name[2:] for name in known if name.startswith("--")]
-                raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], names, '--')}")
+            self._check_flag(word)
             raise ConfigError(f"unexpected {word}: flags are written --name value")
         return values
 
+    def parse_beside_settings(self, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the values, and the words that are presets and settings of training.
+
+        ConfigError names a flag that is neither.
+        """
+        values, settings = self.parse_known_args(arguments)
+        for word in settings:
+            self._check_flag(word, (*RULES, "configs"))
+        return values, settings
+
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError instead of printing the usage."""
-        argument, prefix, rest = message.rpartition("argument ")
-        if not argument and prefix:  # "argument --at: x: what is wrong", as argparse words it
-            message = rest.replace(": ", " ", 1)
+        if message.startswith("argument "):  # "argument --at: x: what is wrong"
+            message = message.removeprefix("argument ").replace(": ", " ", 1)
         raise ConfigError(message)
+
+    def _check_flag(self, word: str, others: Sequence[str] = ()) -> None:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag[2:] not in others:
+            own = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+            raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], (*own, *others), '--')}")
 
 
 def add_logs(parser: Parser, more: str = "") -> None:

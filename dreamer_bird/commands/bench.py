@@ -18,13 +18,13 @@ from rich.table import Table
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import Parser, check_importable, parse_flags, whole
-from dreamer_bird.commands.updates import spec_of, time_actions, time_updates
+from dreamer_bird.commands.timing import spec_of, time_actions, time_steps, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.tasks import EPISODE
 from dreamer_bird.errors import RunError
 from dreamer_bird.training.driver import start_worker
 from dreamer_bird.utils.machine import peak_rss
-from dreamer_bird.utils.processes import run_python
+from dreamer_bird.utils.processes import failure, run_python
 from dreamer_bird.utils.signals import unwinding
 from dreamer_bird.utils.tensorflow import first_device, quietly, use_threads, uses_onednn
 
@@ -89,15 +89,8 @@ def next_steps(config: Config, updates: Iterator[float], steps: int) -> dict[str
 def measure_env(config: Config) -> dict[str, float]:
     """Time agent steps of the environment alone: physics, rendering and the worker's pipe."""
     with start_worker(config, "bench") as env:
-        action, seconds, ended = env.spec.idle_action(), [], True
-        for number in range(FRAMES + 1):
-            if ended:
-                env.reset(number)
-            start = time.perf_counter()
-            *_, terminated, truncated = env.step(action)
-            seconds.append(time.perf_counter() - start)
-            ended = terminated or truncated
-    return {"render_ms": 1000 * float(np.median(seconds[1:]))}  # The first sets the renderer up.
+        seconds = [*islice(time_steps(env), 1, FRAMES + 1)]
+    return {"render_ms": 1000 * float(np.median(seconds))}
 
 
 def measure_run(config: Config) -> dict[str, float]:
@@ -148,7 +141,7 @@ def _run(flags: dict[str, object]) -> list[dict[str, float]]:
         words = [f"--{key}={'null' if value is None else value}" for key, value in flags.items()]
         done = run_python(PROGRAM, *words)
         if done.returncode:
-            raise RunError(f"the run that was to be timed failed: {done.stderr.strip()}")
+            raise RunError(f"the run that was to be timed failed: {failure(done)}")
         return logged_blocks(Path(folder, "run"))
 
 
@@ -192,7 +185,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--steps", type=whole(1, 1000), default=5, help="training steps and actions to time (5)")
     add("--json", action="store_true", help="print one JSON object")
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
-    return parser.parse_known_args(arguments)
+    return parser.parse_beside_settings(arguments)
 
 
 def _since_the_process_began() -> float:

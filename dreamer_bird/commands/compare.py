@@ -11,6 +11,7 @@ from dreamer_bird.analysis.logs import having, read_logs
 from dreamer_bird.analysis.summary import Question, compare_logs
 from dreamer_bird.analysis.tables import WIDTH, comparison_parts, published_parts, show
 from dreamer_bird.commands.arguments import Parser, add_logs
+from dreamer_bird.errors import ConfigError
 
 
 def main(arguments: list[str]) -> int:
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> int:
     flags = _parse(arguments)
     console = Console(width=None if Console().is_terminal else WIDTH, highlight=False, markup=False)
     if all(map(is_baselines, flags.paths)):
+        if flags.at or flags.scores or flags.against or flags.key:
+            raise ConfigError("--at, --scores, --against, --key: of logs, not of baselines alone")
         scores = [score._asdict() for score in published_scores()]
         if flags.json:
             print(json.dumps({"published": scores}))

@@ -1,5 +1,6 @@
 """The command `export`: a SavedModel that acts without this package, or a run's weights alone."""
 
+import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamer_bird.commands.arguments import Parser, as_path
-from dreamer_bird.commands.updates import random_observations
+from dreamer_bird.commands.timing import random_observations
 from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import Snapshot, build_quietly, read_snapshot
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """Write a SavedModel that acts the same, or with `--run` a run of the weights; return 0."""
     flags = _parse(arguments)
     snapshot = read_snapshot(flags.logdir, flags.checkpoint)
-    if flags.out.exists():
+    if os.path.lexists(flags.out):  # a link to nothing, too
         raise ConfigError(f"--out {flags.out}: exists already")
     check_writable(f"--out {flags.out}", flags.out.parent)
     parent = flags.out.absolute().parent
@@ -133,5 +134,5 @@ def _parse(arguments: list[str]) -> Namespace:
     add("--logdir", type=as_path, required=True, help="the run; nothing in it changes")
     add("--out", type=as_path, required=True, help="folder to write, which must not exist")
     add("--checkpoint", type=as_path, help="file of an older checkpoint of this run")
-    add("--run", action="store_true", help="write the run instead, without what only training needs")
+    add("--run", action="store_true", help="write the run, without what only training needs")
     return parser.parse(arguments)

@@ -180,7 +180,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, dict[str, object], list[str
         f"Sizes that are not given are those of the preset {PRESET}. Other settings as for "
         "training, where Dreamer was not run as published: --env.shadows false ..."
     )
-    flags, settings = parser.parse_known_args(arguments)
+    flags, settings = parser.parse_beside_settings(arguments)
     settings, presets = parse_flags(settings)
     sizes = parse_sizes(flags.sizes) if flags.sizes else {}
     named = {"task": flags.task, "logdir": flags.logdir}

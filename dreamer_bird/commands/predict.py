@@ -78,8 +78,9 @@ def main(arguments: list[str]) -> int:
     check_output("--out", flags.out, FIGURES)
     check_output("--out", flags.out.with_suffix(".gif"), (".gif",))
     with start_worker(first, "predict") as env:
+        for snapshot in snapshots:
+            check_environment(snapshot, env)
         agents = [build_quietly(snapshot) for snapshot in snapshots]
-        check_environment(snapshots[0], env)
         episode = play(agents[0], env, flags.seed, 0)
     window = choose_window(flags, episode["reward"])
     before, after = episode["reward"][window.key - 1 : window.key + 1]

@@ -120,5 +120,4 @@ def _factories(module: ModuleType, name: str) -> str:
     ]
     if not names:
         return "it defines none at all"
-    close = nearest(name, names)
-    return f"none of its {len(names)} is like it" if close.startswith("--") else close
+    return nearest(name, names)

@@ -48,7 +48,7 @@ class Diagnostics:
         found = self._open_loop(batch, seed)
         figures = errors(found)
         length = self._config.replay.length
-        steps = min(len(episode["reward"]), NEW_STEPS) // length * length
+        steps = min(len(episode["reward"]), max(NEW_STEPS, length)) // length * length
         if steps:  # else the episode is shorter than a sequence
             new = self._open_loop({key: episode[key][None, :steps] for key in batch}, seed)
             figures |= {f"{key}_new": value for key, value in errors(new).items()}

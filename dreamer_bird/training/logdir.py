@@ -25,12 +25,17 @@ def check_logdir(config: Config) -> None:
     saved = logdir / "config.yaml"
     try:
         settings = Config.read(saved) if saved.exists() else None
-        orphans = settings is None and newest_first(logdir / "checkpoints")
+        checkpoints = newest_first(logdir / "checkpoints")
+        episodes = any((logdir / "episodes").glob("*.npz"))
     except OSError as error:
         raise ConfigError(f"--logdir {logdir}: {error.strerror}") from None
-    if orphans:
+    if checkpoints and settings is None:
         raise ConfigError(
             f"--logdir {logdir}: has checkpoints but no {saved.name}; restore it or choose another"
+        )
+    if episodes and not checkpoints:  # a run that began again would remove them
+        raise ConfigError(
+            f"--logdir {logdir}: has episodes but no checkpoint; restore one or choose another"
         )
     if settings is not None and not settings:
         raise ConfigError(f"--logdir {logdir}: {saved} is empty; restore it or choose another")

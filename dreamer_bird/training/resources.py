@@ -34,7 +34,8 @@ def disk_bytes(config: Config, frame_bytes: int, checkpoint_bytes: int) -> float
     # One checkpoint more than is kept while the newest is written. Those before it may need
     # episodes that have left the replay since; all are compressed, how much depends on the task.
     together = config.envs * (config.env.time_limit or EPISODE)
-    between = max(config.train.save_every, together) / config.env.action_repeat
+    rounds = math.ceil(config.train.save_every / together)  # one is saved after whole episodes
+    between = rounds * together / config.env.action_repeat
     most = replay_bytes(config, frame_bytes) + (config.train.keep + 1) * checkpoint_bytes
     return most + (config.train.keep * between * frame_bytes if config.replay.capacity else 0)
 

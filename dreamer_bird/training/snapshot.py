@@ -133,11 +133,13 @@ def _read_config(logdir: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"--logdir {logdir}: not a run, which has a config.yaml")
     settings = Config.read(path).flatten()
+    unknown = [key for key in settings if key not in RULES]
     # What a resumed run may change, a run of before may lack.
     missing = [key for key in RULES if key not in {*settings, *RESUMABLE, *NEWER}]
-    if missing:
-        lacks = f"lacks {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}"
-        raise ConfigError(f"{path}: {lacks}: another version of this program saved it")
+    for what, names in (("has", unknown), ("lacks", missing)):
+        if names:
+            few = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
+            raise ConfigError(f"{path}: {what} {few}: another version of this program saved it")
     try:
         # An agent acts without its environment, which need not exist here.
         return load(settings, known_task=False)

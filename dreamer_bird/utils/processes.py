@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,3 +96,15 @@ def cause_of_end(status: int) -> str:
     """Word which signal ended a process and what may be behind it, "" where none did."""
     name = signal_behind(status)
     return name and f"ended by {name}" + "; was memory short?" * (name == "SIGKILL")
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> str:
+    """Word in a line why a process failed: by a signal, or by what it wrote last."""
+    return cause_of_end(done.returncode) or error_line(done.stderr)
+
+
+def error_line(text: str) -> str:
+    """Return the last line that names an exception, else the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or ["it says nothing"])[-1]

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dreamer_bird.utils.machine import cores
+from dreamer_bird.utils import machine
 
 # Floating-point operations of an update, above the small presets' and below Dreamer's.
 SMALL_UPDATE = 100e9
@@ -66,7 +66,7 @@ def use_threads(count: int | None, operations: float) -> None:
     Only warns where TensorFlow has computed before, with other threads.
     """
     within = beside = count
-    if not count and operations < SMALL_UPDATE and _cores() == 2:
+    if not count and operations < SMALL_UPDATE and intraop_threads() == 2:
         within, beside = 1, 2
     if within:
         import tensorflow as tf
@@ -79,7 +79,7 @@ def use_threads(count: int | None, operations: float) -> None:
             warnings.warn(told, stacklevel=2)
 
 
-def _cores() -> int:
-    """Return how many threads TensorFlow would share an operation among."""
+def intraop_threads() -> int:
+    """Return how many threads TensorFlow shares an operation among, unless told otherwise."""
     told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return int(told) if told.isdigit() else cores()[0]
+    return (int(told) if told.isdigit() else 0) or machine.cores()[0]

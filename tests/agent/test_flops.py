@@ -68,7 +68,8 @@ def test_a_step_is_the_sum_of_its_parts():
     prior, posterior = 2 * (2 + 3 * 2 + 1 + 2), 2 * (33 + 2)
     reward, actor, value = 2 * (2 + 1), 2 * (2 + 2), 2 * (2 + 1)
     real = 3 * (sum(convolutions[1:]) + image + prior + posterior + reward) + 2 * convolutions[0]
-    dreamt = 2 * (prior + reward) + 3 * (actor + value)
+    # Of two layers each, the first of two inputs: whose gradient the value's has alone.
+    dreamt = 2 * (prior + reward) + (3 * actor - 2 * 2) + (4 * value - 2 * 2)
     assert flops_per_step(config, pixels) == 2 * real + 4 * dreamt
     state = 2 * 2 * 5 + 3 * (2 * 2 * 1 + 2 * (2 + 2 + 5))  # three layers each way, five numbers
     posterior = 2 * (2 + 2)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from dreamer_bird.agent.agent import Agent
 from dreamer_bird.cli import explained
-from dreamer_bird.commands.updates import random_batch, random_observations, spec_of
+from dreamer_bird.commands.timing import random_batch, random_observations, spec_of
 from dreamer_bird.config import load
 from dreamer_bird.utils import seeds
 

@@ -118,6 +118,12 @@ def test_a_monitor_to_which_a_resumed_run_appends_goes_on(tmp_path):
         assert [run[4:] for run in read(path)] == [([10, 20, 30, 40], [1, 2, 3, 4])]
 
 
+def test_a_monitor_of_no_usable_return_has_no_curve(tmp_path):
+    path = write(tmp_path, "ppo/monitor.csv", "#{}\nr,l,t\n1e300,1,0.0\n")
+    (log,) = read_logs([path])
+    assert [*log.curves] == ["train/length"]
+
+
 def test_only_what_tdmpc2_names_counts_agent_steps(tmp_path):
     text = "step,episode_reward\n1000,1\n"
     for name, step in (("eval.csv", 2000), ("results.csv", 1000), ("progress.csv", 1000)):

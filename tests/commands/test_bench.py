@@ -8,6 +8,7 @@ import pytest
 
 from dreamer_bird.commands import bench as measures
 from dreamer_bird.config import load
+from dreamer_bird.errors import RunError
 
 
 def test_everything_as_json(run_command, tmp_path):
@@ -91,12 +92,28 @@ def test_further_blocks_at_a_step_are_blocks_too_although_they_have_no_fps(monke
 
 
 @pytest.mark.parametrize(
+    ("status", "stderr", "reason"),
+    [
+        (-9, "", "ended by SIGKILL; was memory short?"),
+        (1, "run.py: warning: x\nRuntimeError: y\n", "RuntimeError: y"),
+    ],
+)
+def test_why_a_run_that_was_to_be_timed_failed(monkeypatch, status, stderr, reason):
+    done = subprocess.CompletedProcess([], status, "", stderr)
+    monkeypatch.setattr(measures, "run_python", lambda *line: done)
+    with pytest.raises(RunError) as caught:
+        measures._run({})
+    assert str(caught.value) == f"the run that was to be timed failed: {reason}"
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--part", "stp"], "--part invalid choice: 'stp'"),
         (["--steps", "0"], "--steps 0: must be a whole number of at least 1"),
         (["--steps", "1e5"], "--steps 1e5: must be a whole number of at least 1 and at most 1000"),
         (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
+        (["--parts", "env"], "unknown flag --parts: did you mean --part?"),
     ],
 )
 def test_bad_input_is_one_line(run_command, run_here, flags, message):

@@ -183,6 +183,7 @@ def test_the_published_returns_alone(run_here, compare):
         (["log", "--at", "0"], "--at 0: steps must be whole numbers from 1 to 2**53"),
         (["log", "--scores", "nan"], "--scores nan: must be numbers with commas between them"),
         (["log", "--scroes", "1"], "unknown flag --scroes: did you mean --scores?"),
+        (["baselines", "--key", "kl"], "--key: of logs, not of baselines alone"),
         ([], "the following arguments are required: [NAME=]PATH"),
     ],
 )

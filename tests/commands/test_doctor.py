@@ -136,6 +136,7 @@ def test_a_machine_on_which_training_works(tmp_path):
     [
         (["--part", "gpus"], "--part invalid choice: 'gpus'"),
         (["--modle.lr", "1"], "unknown flag --modle.lr: did you mean --model.lr?"),
+        (["--parts", "gpu"], "unknown flag --parts: did you mean --part?"),
     ],
 )
 def test_bad_input_is_one_line(run_command, run_here, flags, message):

@@ -344,6 +344,10 @@ def test_a_run_from_before_there_was_a_planner_is_planned_with_by_the_defaults(c
             "{}/config.yaml: lacks env.time_limit",
         ),
         (
+            lambda logdir: edit(logdir / "config.yaml", "deter: 16", "depter: 16"),
+            "{}/config.yaml: has model.depter: another version of this program saved it",
+        ),
+        (
             lambda logdir: edit(logdir / "config.yaml", "deter: 16", "deter: x"),
             "{}/config.yaml: --model.deter x: must be a whole number",
         ),

@@ -89,6 +89,7 @@ def test_ranges_are_installed_one_by_one(find, required):
         (16, 2.5, None, "3", "the time of 2.5 of 16", ""),
         (4, 4, None, "9", "4, for 9 threads", "add --threads 4"),
         (4, 4, 10, "1", "4, for 10 threads", "add --threads 4"),
+        (16, 2, None, "0", "the time of 2 of 16, for 16 threads", "add --threads 2"),
     ],
 )
 def test_cores_against_threads(find, monkeypatch, usable, quota, setting, variable, text, advice):
@@ -201,12 +202,15 @@ def test_rendering(find, monkeypatch, frames, gpus, chosen, text, advice):
 
 
 def test_memory_that_does_not_suffice(find, monkeypatch):
-    def memory(needed, free, limited):
+    def memory(learner, free, limited):
         monkeypatch.setattr(machine, "free_memory", lambda: (free, limited))
-        return find("memory", {"obs": "state"}, learner_bytes=needed)
+        probe = Probe(SEEN, STEP | {"learner_bytes": learner}, "")
+        frames = Frames("", "", worker_bytes=1e8, milliseconds=1.0)
+        return find("memory", {"obs": "state", "envs": 2}, probe=probe, frames=frames)
 
-    assert memory(1e9, 2e9, limited=False) == Finding("1.00 GB needed, 2.00 GB free")
-    own, limited = (memory(2e9, 1e9, limited=limited) for limited in (False, True))
+    # A worker of each environment, and that of evaluations.
+    assert memory(1e9, 2e9, limited=False) == Finding("1.30 GB needed, 2.00 GB free")
+    own, limited = (memory(2e9, 2.2e9, limited=limited) for limited in (False, True))
     assert own.fatal and limited.fatal and "this container" in limited.text
 
 
@@ -216,8 +220,9 @@ def test_memory_that_does_not_suffice(find, monkeypatch):
 def test_a_disk_that_may_or_will_be_full(find, monkeypatch, free, advised, fatal):
     usage = types.SimpleNamespace(free=free)
     monkeypatch.setattr(examine.shutil, "disk_usage", lambda folder: usage)
+    probe = Probe(SEEN, STEP | {"checkpoint_bytes": 1e9}, "")
     # Two checkpoints are kept, and one more is there while it is written.
-    finding = find("disk", {"obs": "state", "logdir": "/x"}, checkpoint_bytes=1e9)
+    finding = find("disk", {"obs": "state", "logdir": "/x"}, probe=probe)
     assert finding.text.startswith("3.00 GB needed at most")
     assert (bool(finding.advice), finding.fatal) == (advised, fatal)
     assert finding.text.endswith(f"in {Path('/')}")

@@ -306,7 +306,7 @@ def test_what_cannot_be_used_is_refused_at_once(refused, tmp_path):
         (["--sizes", "depth=2,,units=9"], "--sizes depth=2,,units=9: a part without a name; wri"),
         (["--sizes", "depth=2,"], "--sizes depth=2,: a part without a name; write depth=32,units="),
         (["--sizes", "=2"], "units=400 with names of depth, stoch, deter, hidden, units, reward_l"),
-        (["--size", "depth=2"], "unknown flag --size"),
+        (["--size", "depth=2"], "unknown flag --size: did you mean --sizes"),
         (["--logdir", used], f"--logdir {used}: is not empty; choose a new one"),
         (["--logdir", file], f"--logdir {file}: {file} is not a folder"),
         (["--task", "dmc_cartpole_swing"], "--task dmc_cartpole_swing: unknown; did you mean"),

@@ -219,6 +219,17 @@ def test_bad_input_is_one_line(runs, flags, message, capsys, monkeypatch, tmp_pa
     assert message in error and error.count("\n") == 1
 
 
+def test_a_run_of_another_environment_of_that_name_is_refused(runs, tmp_path, capsys):
+    other = shutil.copytree(runs[1], tmp_path / "other")
+    arrays, header = checkpoint.load(checkpoint.newest_first(other / "checkpoints")[0])
+    observation, _, *rest = header["spec"]
+    header["spec"] = [observation, 5, *rest]
+    checkpoint.save(other / "checkpoints", 60, arrays, header, keep=1)
+    line = ["predict", "--logdir", str(runs[0]), str(other), "--out", str(tmp_path / "a.png")]
+    assert main(line) == 2
+    assert "1 actions now, and was {'image': (64, 64, 3)}, 5 actions" in capsys.readouterr().err
+
+
 def test_a_figure_that_is_not_drawn_leaves_no_folder(runs, tmp_path, capsys):
     logdir = shutil.copytree(runs[0], tmp_path / "run")
     settings = (logdir / "config.yaml").read_text()

@@ -95,6 +95,7 @@ def test_a_dry_run_tells_time_memory_and_disk_and_creates_nothing(tmp_path):
         (["--logger", "wandb"], "--logger wandb: run `pip install"),
         (["--model.lr", "0"], "--model.lr 0: must be a number above 0"),
         (["--address", "here"], "--address here: must be HOST:PORT or auto"),
+        (["--address", "a:65536"], "--address a:65536: must be HOST:PORT or auto"),
         (["--logdir", str(RUN)], "run.py is not a folder"),
     ],
 )

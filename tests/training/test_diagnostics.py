@@ -81,3 +81,6 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
     diagnostics._log_predictions(1000, {"reward": np.zeros(55)}, logger)
     assert [horizon for _, horizon, _ in asked[-2:]] == [9, 9]
     assert longest[0] == {"reward": (1, NEW_STEPS)}
+    diagnostics._config = load({"replay.length": NEW_STEPS + 100, "env.action_repeat": 1})
+    diagnostics._log_predictions(1000, {"reward": np.zeros(2 * NEW_STEPS)}, logger)
+    assert asked[-1][0] == {"reward": (1, NEW_STEPS + 100)}

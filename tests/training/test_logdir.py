@@ -41,6 +41,19 @@ def test_what_only_the_system_knows_is_told_in_a_line(tmp_path):
         pass
 
 
+def test_episodes_without_their_checkpoint_are_refused_and_stay(tmp_path):
+    with claim_logdir(config(tmp_path)):
+        pass
+    (tmp_path / "episodes").mkdir()
+    check_logdir(config(tmp_path))
+    (tmp_path / "episodes" / "000000-1-501.npz").touch()
+    with pytest.raises(ConfigError, match="has episodes but no checkpoint; restore one or choose"):
+        check_logdir(config(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "0000001000.npz").touch()
+    check_logdir(config(tmp_path))
+
+
 def test_claiming_keeps_the_settings(tmp_path):
     settings = config(tmp_path / "run", seed=3)
     with claim_logdir(settings) as logdir:

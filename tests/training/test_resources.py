@@ -42,7 +42,12 @@ def test_the_disk_holds_a_checkpoint_more_than_is_kept_and_the_episodes_that_tho
     assert disk_bytes(config(**flags), 10, 7) == 200_000 + 3 * 7 + 2 * 1000 / 2 * 10
     # Three episodes come at once.
     assert disk_bytes(config(**flags, envs=3), 10, 7) == 200_000 + 3 * 7 + 2 * 3000 / 2 * 10
-    flags["replay__capacity"] = "null"  # nothing leaves the replay
+    # Saved after the second and the third episode of 1,000 steps, and the third and sixth.
+    flags |= {"train__save_every": 1400, "train__keep": 1}
+    assert disk_bytes(config(**flags), 10, 7) == 200_000 + 2 * 7 + 2000 / 2 * 10
+    flags["train__save_every"] = 4000
+    assert disk_bytes(config(**flags, envs=3), 10, 7) == 200_000 + 2 * 7 + 6000 / 2 * 10
+    flags |= {"replay__capacity": "null", "train__keep": 2}  # nothing leaves the replay
     assert disk_bytes(config(**flags), 10, 7) == 500_000 + 3 * 7
 
 

@@ -8,7 +8,14 @@ import sys
 import pytest
 from sweeping import assert_gone
 
-from dreamer_bird.utils.processes import cause_of_end, for_child, run_python, signal_behind
+from dreamer_bird.utils.processes import (
+    cause_of_end,
+    error_line,
+    failure,
+    for_child,
+    run_python,
+    signal_behind,
+)
 
 
 def test_the_package_comes_before_other_places(tmp_path):
@@ -54,5 +61,23 @@ def test_what_ended_a_process():
     assert cause_of_end(run_python(code.format(signal.SIGTERM.value)).returncode) == (
         "ended by SIGTERM"
     )
+    assert failure(run_python(code.format(signal.SIGTERM.value))) == "ended by SIGTERM"
     assert [signal_behind(status) for status in (None, 0, 3, -40)] == ["", "", "", "SIG40"]
     assert cause_of_end(3) == ""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "line"),
+    [
+        (
+            "Traceback:\n  x\nnumpy.linalg.LinAlgError: singular\nbye\n\n",
+            "numpy.linalg.LinAlgError: s",
+        ),
+        ("ValueError: first\nKeyError: 'second'\n", "KeyError: 'second'"),
+        ("an Error of another kind\nlast\n", "last"),
+        ("", "it says nothing"),
+    ],
+)
+def test_the_line_that_tells_why_a_process_failed(stderr, line):
+    done = subprocess.CompletedProcess([], 1, "", stderr)
+    assert failure(done) == error_line(stderr) and failure(done).startswith(line)

@@ -9,7 +9,7 @@ from command_line import python
 
 from dreamer_bird.agent.flops import flops_per_step
 from dreamer_bird.commands.arguments import parse_flags
-from dreamer_bird.commands.updates import spec_of
+from dreamer_bird.commands.timing import spec_of
 from dreamer_bird.config import load
 from dreamer_bird.utils.tensorflow import use_threads
 

@@ -25,6 +25,7 @@ from dreamer_bird.training.logdir import check_logdir
 from dreamer_bird.training.writers import check_loggers
 from dreamer_bird.utils import machine
 from dreamer_bird.utils.files import nearest_existing
+from dreamer_bird.utils.tensorflow import intraop_threads
 
 OLDEST_DRIVER = [525, 60, 13]  # that CUDA 12 runs on, as NVIDIA's release notes say
 PATIENCE = 3 * 86400  # seconds of updates, beyond which a smaller size is suggested
@@ -57,13 +58,12 @@ class Finding(NamedTuple):
 
 
 class Case:
-    """What is examined, and what one part finds out for others."""
+    """What is examined, and what more than one part asks for."""
 
     def __init__(self, config: Config, settings: list[str]):
         """Take the settings twice: resolved, and as they were given."""
         self.config, self.settings = config, settings
         self.frame_bytes = resources.image_bytes(config)
-        self.learner_bytes = self.worker_bytes = self.checkpoint_bytes = 0.0  # until tried
         self.hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
 
     @cached_property
@@ -142,8 +142,7 @@ def _logdir(case: Case) -> Finding:
 def _cores(case: Case) -> Finding:
     """Judge whether TensorFlow starts far more threads than there are cores' time for."""
     usable, quota = machine.cores()
-    variable = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    threads = case.config.threads or (int(variable) if variable.isdigit() else 0) or usable
+    threads = case.config.threads or intraop_threads()
     text = f"{usable}" if quota >= usable else f"the time of {quota:g} of {usable}"
     # A thread a core is TensorFlow's default. Twice as many made no difference; 16 for half a core
     # made an update of the preset debug 1.5 to 1.9 times as slow as one did.
@@ -211,8 +210,6 @@ def _training(case: Case) -> Finding:
     if probe.training is None:
         text = probe.error if probe.tensorflow else "TensorFlow does not load"
         return Finding(f"no update: {text}", "if memory is short: --configs cpu", fatal=True)
-    case.learner_bytes = probe.training["learner_bytes"]
-    case.checkpoint_bytes = probe.training["checkpoint_bytes"]
     trained = config.steps - resources.random_steps(config)
     updates = max(0, trained // config.train.every + 1) * config.train.updates
     seconds = probe.training["step_s"]
@@ -224,7 +221,6 @@ def _training(case: Case) -> Finding:
 def _rendering(case: Case) -> Finding:
     """Judge the environment's worker."""
     frames = case.frames
-    case.worker_bytes = frames.worker_bytes
     if frames.error:
         advice = mend(frames.error, os.environ.get("MUJOCO_GL")) if "GL" in frames.error else ""
         return Finding(frames.error, advice, fatal=True)
@@ -235,7 +231,7 @@ def _rendering(case: Case) -> Finding:
     if not frames.renderer:
         return Finding(f"{text}, without OpenGL")
     text += f", {frames.backend}, {frames.renderer}"
-    if case.gpus and any(name in frames.renderer for name in ("llvmpipe", "softpipe")):
+    if case.gpus and frames.in_software:
         return Finding(
             text,
             "the GPU could render: in a container NVIDIA_DRIVER_CAPABILITIES must have graphics, "
@@ -245,8 +241,9 @@ def _rendering(case: Case) -> Finding:
 
 
 def _memory(case: Case) -> Finding:
-    needed = resources.replay_bytes(case.config, case.frame_bytes)
-    needed += case.learner_bytes + (case.config.envs + 1) * case.worker_bytes
+    learner = (case.probe.training or {}).get("learner_bytes", 0)
+    workers = (case.config.envs + 1) * case.frames.worker_bytes
+    needed = learner + workers + resources.replay_bytes(case.config, case.frame_bytes)
     free, limited = machine.free_memory()
     text = f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
     text += " in this container or job" * limited
@@ -258,12 +255,13 @@ def _memory(case: Case) -> Finding:
 
 def _disk(case: Case) -> Finding:
     logdir = Path(case.config.logdir)
-    most = resources.disk_bytes(case.config, case.frame_bytes, case.checkpoint_bytes)
+    checkpoint = (case.probe.training or {}).get("checkpoint_bytes", 0)
+    most = resources.disk_bytes(case.config, case.frame_bytes, checkpoint)
     most -= resources.written_bytes(logdir)
     folder = nearest_existing(logdir.resolve())
     free = shutil.disk_usage(folder).free
     text = f"{max(0, most) / 1e9:.2f} GB needed at most, {free / 1e9:.2f} GB free in {folder}"
-    if free < case.checkpoint_bytes:
+    if free < checkpoint:
         return Finding(text, "make room, or choose another --logdir", fatal=True)
     full = "it may be full before the run ends; or lower --replay.capacity"
     return Finding(text, full if free < most else "")
@@ -327,7 +325,13 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     parser = Parser(
         "doctor", "Tell whether training would work here, and what to do if not.", "--configs cpu"
     )
-    parts = {"choices": PARTS, "default": list(PARTS), "metavar": "PART"}
-    parser.add_argument("--part", nargs="+", **parts, help=f"what to check (all): {', '.join(PARTS)}")
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"what to check (all): {', '.join(PARTS)}",
+    )
     parser.epilog = "Presets and settings as for training: --configs cpu --precision float32 ..."
-    return parser.parse_known_args(arguments)
+    return parser.parse_beside_settings(arguments)

@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -14,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dreamer_bird.commands.arguments import parse_flags
+from dreamer_bird.commands.timing import spec_of, time_steps, time_updates
 from dreamer_bird.config import Config, load
 from dreamer_bird.envs.rendering import BACKENDS
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils.files import Arrays
 from dreamer_bird.utils.machine import memory_taken
-from dreamer_bird.utils.processes import cause_of_end, run_python
+from dreamer_bird.utils.processes import error_line, failure, run_python
 from dreamer_bird.utils.tensorflow import use_threads
 
 if TYPE_CHECKING:
@@ -47,6 +46,11 @@ class Frames(NamedTuple):
     error: str = ""
     repeats: bool = True  # of one seed, the same episode
 
+    @property
+    def in_software(self) -> bool:
+        """Whether the processor renders, by Mesa."""
+        return any(name in self.renderer for name in ("llvmpipe", "softpipe"))
+
 
 def try_training(settings: list[str]) -> Probe:
     """Have another process load TensorFlow and train a step; whatever becomes of it is told."""
@@ -57,8 +61,7 @@ def try_training(settings: list[str]) -> Probe:
         return Probe(None, None, f"no answer within {PATIENCE} s")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     seen, training = (*answers, None, None)[:2]
-    error = cause_of_end(done.returncode) or error_line(done.stderr)
-    return Probe(seen, training, error if done.returncode else "")
+    return Probe(seen, training, failure(done) if done.returncode else "")
 
 
 def probe(settings: list[str]) -> None:
@@ -69,7 +72,6 @@ def probe(settings: list[str]) -> None:
     from dreamer_bird.agent.agent import Agent
     from dreamer_bird.agent.flops import flops_per_step
     from dreamer_bird.agent.precision import resolve_precision
-    from dreamer_bird.commands.updates import spec_of, time_updates
 
     spec = spec_of(config)
     use_threads(config.threads, flops_per_step(config, spec))
@@ -103,13 +105,7 @@ def try_environment(config: Config) -> Frames:
             action = env.spec.idle_action()
             # The first frame sets the renderer up.
             first, again = ([env.reset(0), env.step(action)[0]] for _ in range(2))
-            start, ended = time.perf_counter(), True
-            for _ in range(STEPS):
-                if ended:
-                    env.reset(0)
-                *_, terminated, truncated = env.step(action)
-                ended = terminated or truncated
-            milliseconds = 1000 * (time.perf_counter() - start) / STEPS
+            milliseconds = 1000 * float(np.mean([*islice(time_steps(env), STEPS)]))
             repeats = all(map(_alike, first, again))
             return Frames(*env.render(), milliseconds, repeats=repeats)
     except (ImportError, RunError) as error:
@@ -143,10 +139,3 @@ def _telling(make: "Callable[[], gymnasium.Env]") -> "gymnasium.Env":
             return backend, name, memory_taken()
 
     return Telling(make())
-
-
-def error_line(text: str) -> str:
-    """Return the last line that names an exception, else the last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (named or lines or ["it says nothing"])[-1]

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from dreamer_bird.commands.arguments import Parser, as_path, make_folder, parse_flags, whole
+from dreamer_bird.commands.arguments import Parser, as_path, make_folder, whole
 from dreamer_bird.commands.doctor.trials import try_environment
 from dreamer_bird.commands.gpu_check.trials import BLOCKS_AFTER, BLOCKS_BEFORE, in_process, try_run
 from dreamer_bird.config import load
@@ -29,7 +29,7 @@ AMPERE = (8, 0)  # the compute capability from which on there are TF32 and bfloa
 
 SIZE = "dreamer_tf2"  # the one that all is tried with
 SIZES = {SIZE: ["--configs", SIZE], "paper": [], "cpu": ["--configs", "cpu"]}
-FEW = ["--configs", "dreamer_tf2", "--replay.batch", "6", "--replay.length", "10"]
+FEW = [*SIZES[SIZE], "--replay.batch", "6", "--replay.length", "10"]
 # The paper's 100 updates to 1,000 environment steps, in blocks of ten.
 RUN = {"env.time_limit": 100, "train.every": 100, "train.updates": 10, "train.prefill": 1}
 # Some more than asked for, since a run goes on until it is seen to be due for the signal.
@@ -128,9 +128,8 @@ def examine(check: Check, seen: Mapping) -> None:
     check.run_alone = play(check, first)
     check.beside([partial(play, check, variant) for variant in others])
     if len(seen["gpus"]) > 1:
-        compare(
-            check, "devices", "two as one", FEW, [["GPU:0"], PLAIN], [["GPU:0", "GPU:1"], PLAIN]
-        )
+        one, two = [["GPU:0"], PLAIN], [["GPU:0", "GPU:1"], PLAIN]
+        compare(check, "devices", "two as one", BOUNDS["float32"], FEW, one, two)
     try_updates(check, modes, "true")
     choose(check)
     for xla in ("false", "true"):
@@ -177,9 +176,8 @@ def name_machine(check: Check, seen: Mapping) -> None:
     if frames := check.run("machine", "renderer", lambda limit: try_environment(load())):
         text = f"{frames.backend}, {frames.renderer}, {frames.milliseconds:.1f} ms an agent step"
         text += f", MUJOCO_EGL_DEVICE_ID {os.environ.get('MUJOCO_EGL_DEVICE_ID', 'not set')}"
-        software = any(name in frames.renderer for name in ("llvmpipe", "softpipe"))
-        status = "FAIL" if frames.error or software else "OK"
-        text = frames.error or text + "; not the GPU: see `run.py doctor`" * software
+        status = "FAIL" if frames.error or frames.in_software else "OK"
+        text = frames.error or text + "; not the GPU: see `run.py doctor`" * frames.in_software
         check.add("machine", "renderer", status, text, frames._asdict())
 
 
@@ -187,20 +185,19 @@ def agree(
     check: Check, words: list[str], reference: str, device: str, precision: str, xla: str
 ) -> None:
     """Hold a device's first update against the plain one of `reference`."""
-    other = [[device], ["--precision", precision, "--xla", xla]]
+    plain, other = [[reference], PLAIN], [[device], ["--precision", precision, "--xla", xla]]
     what = f"{precision}{_xla(xla)}"
-    if compare(check, "agreement", what, words, [[reference], PLAIN], other):
+    if compare(check, "agreement", what, BOUNDS[precision], words, plain, other):
         check.agreed.add((precision, xla))
 
 
 def compare(
-    check: Check, part: str, what: str, words: list[str], reference: list, other: list
+    check: Check, part: str, what: str, bound: float, words: list[str], reference: list, other: list
 ) -> bool:
-    """Add a line on how far two updates are apart; return whether that is within the bound."""
+    """Add a line on how far two updates are apart; return whether that is within a bound."""
     found = check.run(part, what, _child("compare_updates", check.folder, words, reference, other))
     if not found:
         return False
-    bound = BOUNDS[load(*parse_flags(other[1])).precision]
     far = {kind: max(found[kind].items(), key=lambda item: item[1]) for kind in found}
     text = ", ".join(f"{kind} within {value:.1e} ({name})" for kind, (name, value) in far.items())
     agrees = all(value <= bound for _, value in far.values())

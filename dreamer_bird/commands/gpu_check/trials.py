@@ -16,13 +16,12 @@ import numpy as np
 
 from dreamer_bird.commands.arguments import parse_flags
 from dreamer_bird.commands.bench import PROGRAM, first_step, logged_blocks, next_steps, run_figures
-from dreamer_bird.commands.doctor.trials import error_line
 from dreamer_bird.commands.gpu_check.kernels import profile_updates
-from dreamer_bird.commands.updates import agent_of, random_batch, time_updates
+from dreamer_bird.commands.timing import agent_of, random_batch, time_updates
 from dreamer_bird.config import load
 from dreamer_bird.errors import RunError
 from dreamer_bird.utils import seeds
-from dreamer_bird.utils.processes import bound, cause_of_end, for_child, run_python
+from dreamer_bird.utils.processes import bound, error_line, failure, for_child, run_python
 from dreamer_bird.utils.tensorflow import quietly
 
 LOSS_SCALE = 2.0**8  # with which no gradient of a first update from pixels overflows in float16
@@ -39,7 +38,7 @@ def in_process(trial: str, limit: float, *arguments: object) -> dict:
     except subprocess.TimeoutExpired:
         raise RunError(f"no answer within {limit:.0f} s") from None
     if done.returncode:
-        raise RunError(cause_of_end(done.returncode) or error_line(done.stderr))
+        raise RunError(failure(done))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -201,7 +200,7 @@ def try_run(words: list[str], limit: float) -> dict:
         except subprocess.TimeoutExpired:
             raise RunError(f"it has not ended within {limit:.0f} s") from None
         if done.returncode:
-            raise RunError(f"resumed: {error_line(done.stderr)}")
+            raise RunError(f"resumed: {failure(done)}")
         if "resumed at step" not in done.stdout:
             raise RunError("it began anew instead of going on from its checkpoint")
         blocks = logged_blocks(logdir)

@@ -1,10 +1,8 @@
 """The command: checks everything, then prints the plan or has the runs trained."""
 
 import argparse
-import os
 import warnings
 from argparse import Namespace
-from pathlib import Path
 
 from dreamer_bird.commands.arguments import Parser, as_path, whole
 from dreamer_bird.commands.sweep.board import Board
@@ -17,8 +15,8 @@ from dreamer_bird.commands.sweep.machines import (
     this_machine,
 )
 from dreamer_bird.commands.sweep.plan import forecast, make_plan
-from dreamer_bird.config import RULES, Rule
-from dreamer_bird.errors import ConfigError, nearest
+from dreamer_bird.config import Rule
+from dreamer_bird.errors import ConfigError
 from dreamer_bird.utils.signals import stopping
 
 MOST_SEEDS = 10_000
@@ -27,8 +25,7 @@ MOST_SEEDS = 10_000
 def main(arguments: list[str]) -> int:
     """Train all runs that are not complete; return 1 if one failed or was stopped."""
     flags, settings = _parse(arguments)
-    logdir = Path(os.path.expanduser(flags.logdir))  # as of a run: an unknown user stays
-    runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, logdir)
+    runs = make_plan(flags.tasks, flags.variants, flags.seeds, settings, flags.logdir)
     todo = [run for run in runs if run.state == "waiting"]
     this, board = this_machine(), Board(runs)
     asked = {"runs": len(todo), "devices": runs[0].config.devices}
@@ -82,13 +79,10 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--retries", type=whole(0), default=3, help="of a run that failed (3)")
     add("--dry-run", action="store_true", help="print the plan with time, memory and disk")
     parser.epilog = "Presets and settings as for training: --configs cpu --steps 1e5 ..."
-    flags, settings = parser.parse_known_args(arguments)
-    own = [name.replace("_", "-") for name in vars(flags)]
-    for flag in (word.partition("=")[0] for word in settings if word.startswith("--")):
-        if f"{flag[2:]}s" in own:
+    flags, settings = parser.parse_beside_settings(arguments)
+    for flag in (word.partition("=")[0] for word in settings):
+        if flag in ("--task", "--variant", "--seed"):
             raise ConfigError(f"{flag}: a sweep takes {flag}s")
-        if flag[2:] not in (*RULES, "configs"):
-            raise ConfigError(f"unknown flag {flag}: {nearest(flag[2:], (*own, *RULES), '--')}")
     return flags, settings
 
 
@@ -126,6 +120,7 @@ def _gpus(text: str) -> float:
 
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if text != "auto" and not (host and "/" not in text and port.isdecimal()):
+    valid = host and "/" not in text and port.isdecimal() and int(port) < 2**16
+    if text != "auto" and not valid:
         raise argparse.ArgumentTypeError(f"{text}: must be HOST:PORT or auto")
     return text

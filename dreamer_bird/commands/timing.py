@@ -1,4 +1,4 @@
-"""An agent on random numbers: updates and actions, which other commands time or try."""
+"""What other commands time: updates and actions of an agent on random numbers, and steps."""
 
 import time
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from dreamer_bird.utils.files import Arrays
 if TYPE_CHECKING:
     from dreamer_bird.agent.agent import Agent
     from dreamer_bird.agent.world_model import Batch
+    from dreamer_bird.envs.worker import EnvWorker
 
 STATE = 6  # dimensions of the random batch's state
 
@@ -50,6 +51,21 @@ def time_actions(config: Config) -> Iterator[float]:
         start = time.perf_counter()
         _, state = agent.act(obs, state, seeds.stateless(0, "bench", number), True)
         yield time.perf_counter() - start
+
+
+def time_steps(env: "EnvWorker") -> Iterator[float]:
+    """Step an environment again and again; yield the seconds of each agent step, without resets.
+
+    The first one sets the renderer up.
+    """
+    action, ended = env.spec.idle_action(), True
+    for number in count():
+        if ended:
+            env.reset(number)
+        start = time.perf_counter()
+        *_, terminated, truncated = env.step(action)
+        yield time.perf_counter() - start
+        ended = terminated or truncated
 
 
 def agent_of(config: Config) -> "Agent":
