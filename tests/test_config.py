@@ -67,6 +67,35 @@ def edited(path: Path, **blocks: object) -> Path:
     return path
 
 
+def test_the_defaults_are_the_paper_s_and_what_it_does_not_say_dreamer_s():
+    paper = {
+        **{"model.deter": 300, "model.stoch": 40, "objective.horizon": 15},
+        **{"model.reward_layers": 3, "actor.layers": 3, "value.layers": 3},
+        **{"model.lr": 6e-4, "actor.lr": 8e-5, "value.lr": 8e-5},
+        **{"model.clip": 100.0, "actor.clip": 100.0, "value.clip": 100.0},
+        **{"objective.discount": 0.99, "objective.lambda": 0.95, "env.action_repeat": 2},
+        **{"replay.batch": 50, "replay.length": 50, "replay.capacity": 100_000},
+        **{"train.prefill": 5, "train.updates": 100, "train.expl_amount": 0.3},
+    }
+    dreamer = {
+        **{"model.units": 400, "actor.units": 400, "value.units": 400, "model.depth": 32},
+        **{"model.free_nats": 3.0, "model.kl_scale": 1.0, "model.discount_scale": 10.0},
+        **{"actor.init_std": 5.0, "actor.min_std": 1e-4, "actor.mean_scale": 5.0},
+        **{"model.conv_act": "relu", "env.size": 64, "train.eval_every": 10_000},
+    }
+    assert (paper | dreamer).items() <= load().flatten().items()
+
+
+@pytest.mark.parametrize(
+    ("variant", "alpha", "entropy", "clip"),
+    [("bird", 1e-8, "gaussian", 1), ("soft_bird", 0.2, "tanh", 0), ("dreamer", 0, "gaussian", 0)],
+)
+def test_what_makes_a_variant(variant, alpha, entropy, clip):
+    objective = load({"variant": variant}).objective
+    assert (objective.alpha, objective.entropy, objective.confidence_clip) == (alpha, entropy, clip)
+    assert not objective.weight_value_loss
+
+
 def test_precedence_is_defaults_variant_presets_flags():
     assert load().objective.alpha == 1e-8  # the block of bird, over the default of 0
     assert load({"variant": "dreamer"}).objective.alpha == 0.0

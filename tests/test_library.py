@@ -1,6 +1,7 @@
 """A trained policy in programs of one's own, and outside this package."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,10 @@ import pytest
 from command_line import command, python
 
 import dreamer_bird
-from dreamer_bird.errors import ConfigError
+from dreamer_bird.commands import export
+from dreamer_bird.errors import ConfigError, RunError
 from dreamer_bird.policy import _checked
+from dreamer_bird.training import checkpoint
 from dreamer_bird.training.snapshot import build_agent, read_snapshot
 from dreamer_bird.utils import seeds
 
@@ -149,6 +152,31 @@ assert not [name for name in sys.modules if name.startswith("dreamer_bird")]
         again = command("export", "--logdir", tiny_run, "--out", taken)
         assert again.returncode == 2
         assert again.stderr.splitlines() == [f"run.py: --out {taken}: exists already"]
+
+
+@pytest.mark.parametrize("difference", [1e-3, np.nan])
+def test_a_saved_model_that_acts_otherwise_is_not_written(
+    tiny_run, tmp_path, monkeypatch, difference
+):
+    monkeypatch.setattr(export, "save", lambda agent, snapshot, folder: folder.mkdir())
+    monkeypatch.setattr(export, "compare", lambda *_: difference)
+    with pytest.raises(RunError, match="not written, its actions differ by"):
+        export.main(["--logdir", str(tiny_run), "--out", str(tmp_path / "model")])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_older_checkpoint_acts_as_it_did(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    old, *_ = checkpoint.newest_first(run / "checkpoints")
+    arrays, header = checkpoint.load(old)
+    arrays["actor/hout/bias"] = arrays["actor/hout/bias"] + 1
+    checkpoint.save(run / "checkpoints", header["step"] + 10, arrays, header, keep=9)
+    then, now = dreamer_bird.load(run, checkpoint=old), dreamer_bird.load(run)
+    assert not np.array_equal(play(then, states(2)), play(now, states(2)))
+    line = ["--logdir", str(run), "--out", str(tmp_path / "old"), "--checkpoint", str(old)]
+    assert export.main([*line, "--run"]) == 0
+    exported = dreamer_bird.load(tmp_path / "old")
+    np.testing.assert_array_equal(play(exported, states(2)), play(then, states(2)))
 
 
 def test_what_plays_some_episodes_is_not_compiled(tiny_run):

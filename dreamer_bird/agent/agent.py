@@ -161,7 +161,7 @@ class Agent(tf.Module):
         self._trace()
         return self._call(name, *arguments)
 
-    def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool) -> Metrics:
+    def _shared_update(self, batch: Batch, seed: tf.Tensor, actor_learns: bool = True) -> Metrics:
         if self.compiled:  # fixes the order of its arguments, by which XLA's cache knows it again
             for variable in self.named_variables().values():
                 variable.read_value()

@@ -136,6 +136,17 @@ def test_discount_weights_carry_no_gradient(imagined):
     np.testing.assert_allclose(gradient[:, 0], [-29 / 4, -37.5 / 4, 0], rtol=1e-6)
 
 
+def test_the_actor_learns_by_rewards_and_values(imagined):
+    """V_2 = r_2 + 0.5 (v_2 / 2 + v_3 / 2) and V_1 = r_1 + 0.5 (v_2 / 2 + V_2 / 2), the first
+    rollout's, and the loss is -(V_1 + 0.5 V_2) / 4."""
+    with tf.GradientTape() as tape:
+        tape.watch([imagined.reward, imagined.value])
+        actor_loss, _ = losses(imagined, dreamer)
+    by_reward, by_value = tape.gradient(actor_loss, [imagined.reward, imagined.value])
+    np.testing.assert_allclose(by_reward[:, 0], [-1 / 4, -0.75 / 4, 0], rtol=1e-6)
+    np.testing.assert_allclose(by_value[:, 0], [0, -0.25 / 4, -0.375 / 4], rtol=1e-6)
+
+
 def test_value_loss_does_not_move_its_target(imagined):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(imagined[:-1])

@@ -33,6 +33,18 @@ def test_the_agent_of_a_preset_learns_and_acts(preset):
     assert action.shape == (1, 1) and np.isfinite(action).all()
 
 
+def test_settings_reach_their_own_network(make_agent):
+    flags = {"actor__min_std": 0.3, "actor__mean_scale": 2.0, "model__conv_act": "elu"}
+    agent = make_agent(**flags, actor__units=7, value__units=9)
+    actor, value = agent.actor_critic.actor, agent.actor_critic.value
+    assert (actor.min_std, actor.mean_scale) == (0.3, 2.0)
+    assert {layer.units for layer in actor.layers} == {7}
+    assert {layer.units for layer in value.layers} == {9}
+    model = agent.world_model
+    assert {layer.act for layer in model.encoders["image"].layers} == {tf.nn.elu}
+    assert model.decoders["image"].layers[0].act is tf.nn.elu
+
+
 def test_a_rate_and_a_clip_reach_their_own_part(make_agent, batch, seed):
     """Adam's first step is the rate; its first moment is a tenth of the clipped gradient."""
     parts = {"model": (1e-3, 3e-3), "actor": (2e-3, 5e-3), "value": (4e-3, 7e-3)}

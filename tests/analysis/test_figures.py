@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dreamer_bird.analysis import style
-from dreamer_bird.analysis.baselines import published_scores
+from dreamer_bird.analysis.baselines import published_curves, published_scores
 from dreamer_bird.analysis.curves import Curve
 from dreamer_bird.analysis.figures import SETTINGS, draw
 from dreamer_bird.analysis.logs import Log
@@ -73,6 +73,16 @@ def test_a_name_is_no_formula():
     figure = draw(bands([log(r"a$\x$b", 0, 1)], None, "std"), None, baselines=False)
     figure.draw_without_rendering()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"a$\x$b (1 seed)"]
+
+
+def test_a_shade_reaches_a_deviation_to_either_side():
+    logs = [log("bird", 0, 100), log("bird", 1, 200)]
+    (panel,) = draw(bands(logs, None, "std"), None, baselines=True).axes
+    ours, published = (area.get_paths()[0].vertices[:, 1] for area in panel.collections)
+    assert {*ours} == {100, 200}
+    (curve,) = published_curves(TASK)
+    _, mean, std = curve.until(panel.get_xlim()[1])
+    assert np.isin([*(mean - std), *(mean + std)], published).all()
 
 
 def test_what_a_method_observes_is_told_beside_its_name():

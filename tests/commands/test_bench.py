@@ -34,6 +34,13 @@ def test_everything_as_json(run_command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_speed_of_a_product(monkeypatch):
+    """Two products of n^3 multiplications and additions each, in half a second."""
+    monkeypatch.setattr(measures.timeit, "repeat", lambda *_, **__: [0.7, 0.5])
+    monkeypatch.setattr(measures, "PRODUCTS", {"CPU:0": 100, "GPU:0": 100})
+    assert measures._matmul_gflops("float32") == pytest.approx(2 * 2e6 / 0.5 / 1e9)
+
+
 def test_a_part_as_a_table(run_command):
     result = run_command("bench", "--configs", "debug", "--part", "env")
     assert result.returncode == 0, result.stderr

@@ -83,6 +83,10 @@ def test_names_tell_all_runs_apart():
         ({"task": "dmc_cup_catch"}, "task dmc_cup_catch, but dmc_cartpole_swingup in a"),
         ({"env__action_repeat": 4}, "env.action_repeat 4, but 2 in a"),
         ({"env__shadows": True}, "env.shadows True, but False in a"),
+        ({"obs": "both"}, "obs both, but pixels in a"),
+        ({"env__size": 32}, "env.size 32, but 64 in a"),
+        ({"env__camera": 1}, "env.camera 1, but None in a"),
+        ({"env__kwargs": "{x: 1}"}, "env.kwargs {x: 1}, but None in a"),
     ],
 )
 def test_runs_that_see_other_episodes_are_refused(flags, difference):

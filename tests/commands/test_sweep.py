@@ -321,6 +321,13 @@ def test_a_run_that_fails_is_tried_again_so_often_then_reported_and_others_go_on
     assert f"{name}/2: failed: --logdir: in use; see {tmp_path}/{name}/2.log" in said
 
 
+@pytest.mark.parametrize("status", [129, 130, 143, -1, -2, -15])
+def test_a_run_that_a_signal_told_to_stop_is_not_tried_again(tmp_path, status):
+    runs = plan(tmp_path)
+    launch(runs, {"0": [(status, "stopped")]})
+    assert runs[0].state == "stopped"
+
+
 def test_a_run_whose_node_is_lost_begins_again_when_the_old_one_must_have_ended(
     tmp_path, monkeypatch, capsys
 ):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dreamer_bird.envs.make import environment
-from dreamer_bird.envs.spaces import OneHot, Spec, random_action
+from dreamer_bird.envs.spaces import ENV_STEPS, OneHot, Spec, random_action
 from dreamer_bird.envs.tasks import GAMES
 from dreamer_bird.envs.worker import EnvWorker
 from dreamer_bird.errors import ConfigError
@@ -88,7 +88,8 @@ def test_a_game_that_ends_within_an_agent_step_pools_the_frames_there_are(last):
     env = Atari("assault", action_repeat=len(steps) - last)
     env.reset(seed=0)
     assert env.step(1)[1:4] == (sum(rewards[:-last]), False, False)
-    image, reward, terminated, truncated, _ = env.step(1)
+    image, reward, terminated, truncated, info = env.step(1)
+    assert info[ENV_STEPS] == last
     pooled = [np.max(images[-count:], axis=0) for count in (1, 2, 3)]
     np.testing.assert_array_equal(image, pooled[last - 1])
     assert np.any(pooled[0] != pooled[1]) and np.any(pooled[1] != pooled[2])

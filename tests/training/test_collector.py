@@ -11,6 +11,7 @@ from toy_envs import STEPS, nan_actions
 from dreamer_bird.envs.make import environment
 from dreamer_bird.envs.worker import EnvError, WorkerError
 from dreamer_bird.errors import ConfigError
+from dreamer_bird.training import checkpoint
 from dreamer_bird.training.watchdog import DivergedError
 from dreamer_bird.utils.signals import Stopped
 
@@ -100,7 +101,8 @@ def test_a_refusal_of_a_new_worker_is_an_attempt_too(make_run, tmp_path):
     flags = ["--configs", "debug", "--task", "toy_envs:Refused", "--obs", "state"]
     done = command(*flags, "--logdir", tmp_path / "new", cwd=Path(__file__).parents[1] / "helpers")
     assert done.returncode == 1 and "outside of" in done.stderr
-    assert len(list((tmp_path / "new" / "checkpoints").iterdir())) == 1
+    (path,) = (tmp_path / "new" / "checkpoints").iterdir()
+    assert checkpoint.load_header(path)["collector"] == [[0, ""], 0, 2]  # saved at the end
 
 
 def test_an_early_end_counts_the_environment_steps_that_were_played(make_run):

@@ -71,6 +71,7 @@ def test_learned_and_new_sequences_are_logged_in_one_line():
     (step, figures), (_, ahead), (_, short), *_ = logged
     assert step == 1000 and figures["model_error"] == figures["model_error_new"] == 3.0
     assert figures["imagined_return"] == 6.0 and "reward_error_new" in figures
+    assert figures["followed_return"] == pytest.approx(predictions(4)["true_reward"].sum(1).mean())
     assert ahead == {"model_error/01": 1.0, "model_error/02": 2.0, "model_error/03": 6.0}
     assert "model_error" in short and "model_error_new" not in short
     learned, new, again, other, longest = asked

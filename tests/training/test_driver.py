@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from toy_envs import CountingEnv, shown
 
+from dreamer_bird.config import load
 from dreamer_bird.envs.worker import EnvWorker
+from dreamer_bird.training import driver
 from dreamer_bird.training.driver import collect_episodes
 from dreamer_bird.training.replay import Replay
 from dreamer_bird.utils.timer import Stopwatch
+
+
+def test_a_worker_is_waited_for_as_long_as_it_is_told(monkeypatch):
+    monkeypatch.setattr(driver, "EnvWorker", lambda name, make, timeout=60.0: timeout)
+    assert driver.start_worker(load({"worker.timeout": 3}), "x") == 3
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -119,10 +119,12 @@ def test_what_a_killed_run_left_does_not_stop_the_next(tmp_path):
     )
     assert python("-c", code).returncode == -signal.SIGKILL
     assert "process" in (tmp_path / "lock").read_text()
-    (tmp_path / "episodes").mkdir()
-    (tmp_path / "episodes" / "000001-500.npz.partial").write_bytes(b"PK")
+    folders = [tmp_path, *(tmp_path / name for name in ("episodes", "checkpoints", "videos"))]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        (folder / "000001-500.npz.partial").write_bytes(b"PK")
     with claim_logdir(config(tmp_path)):
-        assert list((tmp_path / "episodes").iterdir()) == []
+        assert not [*tmp_path.rglob("*.partial")]
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
 
 

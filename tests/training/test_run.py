@@ -136,6 +136,47 @@ def test_the_policy_explores_in_training_and_not_in_evaluations(make_run, monkey
     assert explored == [False] * STEPS
 
 
+def test_every_update_draws_sequences_and_noise_of_its_own(make_run, monkeypatch):
+    run, seen = make_run(**{"train.updates": 4, "train.prefill": 2}), []
+    run.collect()
+    run.collect()
+
+    def record(batch, seed):
+        seen.append((batch["image"].numpy().tobytes(), tuple(seed)))
+        return {"skipped_updates": tf.zeros([])}
+
+    monkeypatch.setattr(run.agent, "train_step", record)
+    run.update()
+    batches, noise = zip(*seen, strict=True)
+    assert len({*batches}) == len({*noise}) == 4
+
+
+def test_every_episode_has_a_start_actions_and_noise_of_its_own(make_run, monkeypatch):
+    run, noise = make_run(**{"train.prefill": 2}), []
+    act = run.agent.act
+
+    def record(obs, state, seed, training):
+        noise.append(tuple(seed))
+        return act(obs, state, seed, training)
+
+    monkeypatch.setattr(run.agent, "act", record)
+    for _ in range(4):
+        run.collect()
+    episodes = [episode for _, episode in run.replay._episodes]
+    assert len({episode["image"][0].tobytes() for episode in episodes}) == 4
+    assert len({episode["action"].tobytes() for episode in episodes[:2]}) == 2  # the random ones
+    assert len({*noise}) == len(noise) == 2 * STEPS
+
+
+def test_the_model_is_told_where_episodes_begin(make_run):
+    """In sequences longer than any episode."""
+    flags = {"task": "gym_CartPole-v1", "replay.length": STEPS + 2, "env.time_limit": 100}
+    run = make_run(**flags)
+    run.collect()
+    run.collect()
+    assert run._draw(0)["first"].numpy().any(1).all()
+
+
 def test_the_replay_holds_so_many_environment_steps(make_run):
     run = make_run(**{"replay.capacity": 3 * 2 * STEPS, "env.action_repeat": 2})
     for _ in range(5):

@@ -1,6 +1,7 @@
 """Output whose terminal is gone, whose reader has left, or that was closed from the start."""
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -11,6 +12,8 @@ import time
 
 import pytest
 from command_line import RUN
+
+from dreamer_bird.training import checkpoint
 
 # A run that is quick to start, since it does not learn.
 FLAGS = ["--configs", "debug", "--task", "gym_Pendulum-v1", "--obs", "state"]
@@ -109,10 +112,14 @@ def test_what_a_command_printed_and_the_disk_has_not_is_an_error():
     assert (line.wait(20), told[-1]) == (1, "run.py: OSError: [Errno 28] No space left on device")
 
 
+def saved_step(logdir):
+    return int(checkpoint.newest_first(logdir / "checkpoints")[0].stem)
+
+
 def test_a_run_on_a_lost_terminal_writes_its_logs_and_one_whose_reader_leaves_goes_on(tmp_path):
     logdir = tmp_path / "run"
     log = logdir / "metrics.jsonl"
-    line = [RUN, *FLAGS, 10**6, "--logdir", logdir]
+    line = [RUN, *FLAGS, 10**6, "--logdir", logdir, "--train.save_every", 10**6]
     ours, theirs = pty.openpty()
     process = start(*line, ignore=True, terminal=theirs)
     os.close(theirs)
@@ -122,6 +129,8 @@ def test_a_run_on_a_lost_terminal_writes_its_logs_and_one_whose_reader_leaves_go
         wait_for_growth(log, process)
     process.terminate()
     assert process.wait(30) == 143
+    first = saved_step(logdir)
+    assert first == json.loads(log.read_text().splitlines()[-1])["step"] > 0
     process = start(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert any("resumed at step" in text for text in process.stdout)
     process.stdout.close()
@@ -131,7 +140,7 @@ def test_a_run_on_a_lost_terminal_writes_its_logs_and_one_whose_reader_leaves_go
         .endswith("run.py: stopped by SIGPIPE; the same command goes on from here")
     )
     assert process.wait(30) == 141
-    assert any(path.stem > "0" * 10 for path in (logdir / "checkpoints").iterdir())
+    assert saved_step(logdir) >= first
 
 
 def test_closed_streams_leave_no_traceback(tmp_path):
