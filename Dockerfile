@@ -36,5 +36,5 @@ RUN python run.py doctor --part rendering && python -m compileall -q dreamer_bir
 
 USER 1000
 VOLUME /app/logdir
-HEALTHCHECK --interval=5m --timeout=30s CMD ["python", "/app/run.py", "doctor", "--part", "gpu", "disk"]
+HEALTHCHECK --interval=5m --timeout=30s CMD ["python", "/app/run.py", "doctor", "--part", "gpu"]
 ENTRYPOINT ["python", "/app/run.py"]

@@ -70,15 +70,18 @@ def test_the_image_holds_what_the_program_reads():
     assert {name for name in copied if name} <= {*sent}
 
 
-def test_the_entry_point_and_the_health_check_are_commands_of_the_program():
+def test_the_entry_point_and_the_health_check_are_commands_of_the_program(monkeypatch):
     assert json.loads(instruction("ENTRYPOINT")) == ["python", "/app/run.py"]
     python, script, command, flag, *parts = json.loads(
         instruction("HEALTHCHECK").partition("CMD ")[2]
     )
     assert [python, script] == json.loads(instruction("ENTRYPOINT"))
     assert (command, flag) == ("doctor", "--part")
-    # Neither may start TensorFlow, nor trip over the run that is going on.
-    assert {*parts} <= {"gpu", "disk", "cores"} <= doctor.PARTS.keys()
+    # It may neither start TensorFlow or a worker, nor trip over the run that is going on.
+    for trial in ("try_training", "try_environment", "check_logdir"):
+        monkeypatch.setattr(doctor, trial, None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert doctor.main([flag, *parts]) == 0
 
 
 def test_gpu_check_may_leave_its_findings_in_the_image():
