@@ -7,6 +7,7 @@ import pytest
 from command_line import ROOT, command
 
 from dreamer_bird.commands.doctor import examine as doctor
+from dreamer_bird.commands.doctor.trials import Probe
 from dreamer_bird.config import load
 
 
@@ -63,6 +64,7 @@ def test_a_logdir_that_another_run_is_writing_in(tmp_path):
 
 def test_what_a_resumed_run_has_on_the_disk_is_not_needed_again(tmp_path):
     case = doctor.Case(load({"logdir": str(tmp_path)}), [])
+    case.probe = Probe(None, None, "not tried")
     before = doctor._disk(case).text
     (tmp_path / "episodes").mkdir()
     (tmp_path / "episodes/000001-500.npz").write_bytes(bytes(10**8))

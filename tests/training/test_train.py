@@ -127,9 +127,14 @@ def test_damaged_checkpoints_are_told_in_a_line_each(started):
         path.write_bytes(path.read_bytes()[:100])
     logs = (started / "metrics.jsonl").read_text()
     warned, again = run(started, "--steps", "800"), run(started, "--steps", "800")
-    assert warned.returncode == again.returncode == 1
-    assert len(warned.stderr.splitlines()) == 3 and len(again.stderr.splitlines()) == 1
-    assert again.stderr.startswith("run.py: no checkpoint in ")
+    assert (warned.returncode, again.returncode) == (1, 2)
+    *lines, last = warned.stderr.splitlines()
+    assert len(lines) == 2 and last.startswith("run.py: no checkpoint in ")
+    told = (
+        f"run.py: --logdir {started}: has episodes but no checkpoint; restore one or choose another"
+    )
+    assert again.stderr.splitlines() == [told]
+    assert len([*(started / "episodes").iterdir()]) > 0
     assert (started / "metrics.jsonl").read_text() == logs
 
 
